@@ -1,6 +1,6 @@
 """`desk`: the example's bench in a folder of its own, its wires and parts as fast as they can be.
 
-`hardware`: its IMU behind a serial port that another process serves, which is what real hardware looks like from here.
+`hardware`: its IMU behind a serial port that another process serves, as real hardware looks from here.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Desk:
         return self.folder / MANIFEST
 
     def seen(self) -> Mapping[str, str]:
-        """What `scan` shows of each component: its version, or its presence where it tells none."""
+        """What `scan` shows of each component: its version, or its presence where it reports none."""
         found = self.run("scan", "--json").document["components"]
         return {item["name"]: item["version"] or item["presence"] for item in found}
 

@@ -219,7 +219,7 @@ def test_the_library_that_was_installed_answers_for_a_bench(
     said = capsys.readouterr().out
     assert f"AducIotAgent -l 2 --extension-type componentEnumerator --register-extension '{library}'" in said
     assert conf.read_text() == (folder / "proxyflash-adu.conf").read_text()
-    # The one that was built with proxyflash is without sanitizers: an agent that has none can load it.
+    # The library that was built with proxyflash is without sanitizers: an agent that has none can load it.
     plain = tmp_path / "agent"
     source = Path(__file__).with_name("adu_agent.c")
     subprocess.run(["gcc", *STRICT, "-o", plain, source, "-ldl", "-pthread"], check=True)
@@ -236,7 +236,7 @@ def test_the_library_that_was_installed_answers_for_a_bench(
         timeout=600,
     )
     assert [item["name"] for item in json.loads(chosen.stdout)["components"]] == ["imu"]
-    # What may be unplugged, and is, is no component for the agent.
+    # What may be unplugged, and is, is not a component for the agent.
     text = bench.read_text()
     for count, optional in ((1, ""), (0, "optional = true\n")):
         bench.write_text(

@@ -99,7 +99,7 @@ def file_named(document: dict[str, Any], name: str) -> None:
 
 
 def broken_image(desk: Desk) -> None:
-    """The last component's file is no firmware, though its hash is right."""
+    """The last component's file is not firmware, though its hash is right."""
     data = b"no firmware at all"
     (desk.folder / "update" / "camera-1.5.0.dfu").write_bytes(data)
 

@@ -1,4 +1,4 @@
-"""Files that aren't for a part which boots by itself, one case a row: what `image` says of each, and `flash`, dry or not.
+"""Files that aren't for a part which boots without help, one a row: what `image` says of each, and `flash`, dry or not.
 
 Each has its own code, cause and remedy, and exit status 12; the part holds what it held.
 """

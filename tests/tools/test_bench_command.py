@@ -504,7 +504,7 @@ profile = {timings = {p2 = "0.05"}, memory = [{start = 0, size = 4096, erase_unt
 
 @pytest.mark.real_time("another program checks files")
 def test_taplo_checks_bench_files_by_the_schema(tmp_path: Path) -> None:
-    """Taplo is what VS Code's Even Better TOML checks and completes by."""
+    """VS Code's Even Better TOML checks and completes by Taplo."""
     program = environment("taplo==0.9.3").with_name("taplo")
     schema = tmp_path / "bench.schema.json"
     schema.write_text(json.dumps(bench_schema()))

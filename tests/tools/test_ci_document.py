@@ -75,7 +75,7 @@ def test_both_ways_are_there(jobs: dict[str, Any]) -> None:
     assert command is not None
     values = command.make_context("run", words[1:], obj=Session((), Output())).params
     assert values["words"][:3] == (".venv/bin/python", "-m", "pytest")
-    # What is kept and what is uploaded is what the command names.
+    # The paths that are kept and uploaded are those that the command names.
     paths = [step["with"]["path"] for step in jobs["guest"]["steps"] if "path" in step.get("with", {})]
     assert paths == [str(values["cache"]), str(values["artefacts"])]
 

@@ -76,7 +76,7 @@ def test_two_backups_do_not_see_the_same_room(tmp_path: Path) -> None:
 
 @needs_mounts
 def test_components_that_are_updated_at_once_on_a_small_disk(desk: Desk) -> None:
-    """One of the two backups finds no room. What else is under way comes to its end, and what is advised helps."""
+    """One of the two backups finds no room. What else is under way goes on to its end, and what is advised helps."""
     folder = bench_folder(desk.state, desk.bench) / "updates"
     assert desk.run("scan").status == 0
     folder.mkdir(mode=0o700)

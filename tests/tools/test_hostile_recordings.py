@@ -62,7 +62,7 @@ class Victim:
         return Done(status, *self._capsys.readouterr())
 
     def code(self, *more: str) -> str:
-        """The code of the error that is told last; nothing was written."""
+        """The code of the error that is reported last; nothing was written."""
         done = self.replay(*more)
         assert done.status != 0
         assert list(self.folder.iterdir()) == []
@@ -494,7 +494,7 @@ def test_a_recording_has_no_secret_of_the_bench(desk: Desk) -> None:
 
 
 def test_the_recorded_key_is_sent_without_the_function_that_makes_it(desk: Desk) -> None:
-    """Its record is what counts: another key there is another exchange."""
+    """Only its record counts: another key there is another exchange."""
     recording = desk.folder.parent / "a.jsonl"
     assert desk.run("record", recording, "--", "flash", "front-radar", desk.image("front-radar")).status == 0
     lines = [json.loads(line) for line in recording.read_text().splitlines()]

@@ -55,7 +55,7 @@ TEXTS: dict[str, dict[bytes, str]] = {
     "xmodem": MENU,
     "ymodem": MENU,
 }
-"""What goes over a line that is no message of the protocol, and a menu's texts, by what the profile calls them."""
+"""What goes over a line and is not a message of the protocol, and a menu's texts, by what the profile calls them."""
 VERSION_FRAME = "120 [1] 01"
 """The question for the version on CAN, which no document describes."""
 LOOKS = (("info", "part"), ("flash", "part", "new.bin", "--dry-run"), ("flash", "part", "new.bin"))

@@ -316,7 +316,7 @@ def test_the_description_of_an_update_and_of_its_steps(desk: Desk) -> None:
 
 @pytest.mark.real_time("a step runs a script")
 def test_the_names_of_files(desk: Desk) -> None:
-    """One that is there, through to its flashing; and one that is not."""
+    """A file that is there, through to its flashing; and a file that is not."""
     manifest = desk.manifest.with_name("camera.importmanifest.json")
     name = f"{HOSTILE}.dfu"
     shutil.move(desk.image("camera"), manifest.with_name(name))

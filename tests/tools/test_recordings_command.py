@@ -101,7 +101,7 @@ def test_one_other_byte_is_told_with_its_exchange_and_both_sides(desk: Desk, com
     assert done.status == 1
     assert f"{desk.image(component).name} is not the file that was recorded" in done.err
     assert f"E-REPLAY-MISMATCH {component}: " in done.err
-    assert done.err.count("E-REPLAY-MISMATCH") == 1, "told once"
+    assert done.err.count("E-REPLAY-MISMATCH") == 1, "reported once"
     found = DIFFERS.search(done.err)
     assert found is not None
     number, bus, count, before, now = found.groups()

@@ -1,4 +1,4 @@
-"""`scan`: what is there, what is not, what the file lacks; and `plan`, which looks the same way."""
+"""`scan`: what is there, what is not, what the file does not mention; and `plan`, which looks the same way."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_bus_that_can_not_be_used_is_told_and_the_others_are_scanned(desk: Des
     assert "E-SERIAL-ABSENT" in quiet.err
     document = desk.run("scan", "--json").document
     assert [(item["bus"], item["code"]) for item in document["errors"]] == [("imu-uart", "E-SERIAL-ABSENT")]
-    # An update that needs the bus ends with the bus's own error; one that does not goes on.
+    # An update that needs the bus ends with the bus's own error; an update that does not need it goes on.
     done = desk.run("plan", desk.manifest)
     assert (done.status, done.err.split()[:2]) == (4, ["E-SERIAL-ABSENT", "imu:"])
     manifest = json.loads(desk.manifest.read_text())

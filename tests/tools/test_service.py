@@ -50,7 +50,7 @@ def test_it_is_written_and_taken_away(desk: Desk, root: Path) -> None:
     assert "network.target" in (root / UNIT).read_text()
     assert (root / ENABLED).readlink() == root / UNIT
     assert 'ATTR{idVendor}=="1209", ATTR{idProduct}=="0c24"' in (root / RULES).read_text()
-    # Once more is no fault. What root doesn't need is gone.
+    # Doing it again is not a fault. What root doesn't need is gone.
     assert desk.run("service", "install").status == 0
     assert not (root / RULES).exists()
     assert "user" not in settings((root / UNIT).read_text(), "Service")

@@ -178,7 +178,7 @@ def test_a_name_without_a_bench_file_leads_to_targets(say: Callable[..., tuple[i
     status, _, err = say(command, "imu", *more)
     assert (status, err.split()[0]) == (12, "E-BENCH-MISSING")
     assert err.endswith("by its protocol and place, such as stm32-uart:/dev/ttyUSB0: proxyflash help targets\n")
-    # Where a file was named, that is what is missing.
+    # Where a file was named, the error names that file.
     assert "targets" not in say("--bench", "none.toml", command, "imu", *more)[2]
 
 
@@ -542,7 +542,7 @@ def test_a_recording_of_too_many_targets_has_the_settings_of_none(
     assert ("can2" in text, "option-" in text) == (True, False)
 
 
-# Behind a PTY and a served CAN bus, which is what hardware looks like from here.
+# Behind a PTY and a served CAN bus, as hardware looks from here.
 
 
 @pytest.mark.real_time("a PTY")

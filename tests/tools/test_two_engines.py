@@ -66,7 +66,7 @@ def test_the_second_is_refused(make_desk: MakeDesk, first: str, ends: str) -> No
     except BaseException:
         running.process.kill()
         raise
-    # The script's step can't be undone, which is told.
+    # The script's step can't be undone, which is reported.
     status = 1 if first == "rollback" else 0
     if ends == "killed":
         running.process.kill()

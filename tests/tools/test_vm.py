@@ -95,7 +95,7 @@ def test_what_is_missing_is_named_with_its_package(
 
 
 def test_the_busybox_that_needs_libraries_will_not_do(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # Our own interpreter is one that needs them.
+    # Our own interpreter needs them.
     (path / "busybox").unlink()
     (path / "busybox").symlink_to(Path(sys.executable).resolve())
     assert run("run", "true") == 125
@@ -297,7 +297,7 @@ def test_a_disk_that_is_full_before_the_download_ends(
 
 
 def boot_image(payload: bytes, *, setup_sectors: int = 3) -> bytes:
-    """A bzImage as far as boot.rst tells where its payload lies."""
+    """A bzImage as far as boot.rst says where its payload lies."""
     head = bytearray((1 + (setup_sectors or 4)) * 512)
     head[0x1F1] = setup_sectors
     head[0x202:0x206] = b"HdrS"

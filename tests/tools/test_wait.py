@@ -1,4 +1,4 @@
-"""`--wait`: a bus or a part that comes later, one that never comes, and Ctrl-C meanwhile."""
+"""`--wait`: a bus or a part that comes later or never, and Ctrl-C meanwhile."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_what_is_lost_amid_a_flash_was_not_waited_for(late: Late, desk: Desk, mo
 def test_only_the_wait_for_the_rest_of_an_update_is_left_by_ctrl_c(
     late: Late, desk: Desk, manifest: Any, monkeypatch: pytest.MonkeyPatch, amid: str
 ) -> None:
-    """Amid the work it is an interruption like any other, and no earlier outcome is told."""
+    """During the work it is an interruption like any other, and no earlier outcome is reported."""
 
     def halted(engine: Engine, *_: object, **__: object) -> Outcome:
         outcome = Outcome(UpdatePlan(load(manifest), (), ()), Progress(), 1, NoResponse("nothing answers"))
