@@ -20,7 +20,7 @@ def digest(image: bytes) -> bytes:
 
 
 class Application:
-    """`resets`: how often it was told to."""
+    """`resets`: how often it was asked to."""
 
     def __init__(self) -> None:
         self.running, self.other = OLD, b""

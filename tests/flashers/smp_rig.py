@@ -75,7 +75,7 @@ class Rig:
 
     @property
     def runs(self) -> str | None:
-        """The version that comes to run; None: serial recovery, or nothing."""
+        """The version that runs in the end; None: serial recovery, or nothing."""
         with self.board.changed:
             self.board.changed.wait_for(lambda: self.board.stage not in (Stage.OFF, Stage.RESET), 30)
         self.board.settle(30)

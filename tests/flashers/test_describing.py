@@ -116,7 +116,7 @@ def test_no_line_has_a_byte_of_a_seed_a_key_or_a_certificate(listening: bool) ->
         (0x7E0, "22 AB AB AB AB"),  # Broken off: frame 1 was due.
         (0x7E0, "21 AB AB AB AB"),
         (0x7E0, "07 27 02 AB AB"),
-        (0x7E0, "10 06 27 02 AB AB AB AB"),  # One that a single frame holds.
+        (0x7E0, "10 06 27 02 AB AB AB AB"),  # A single frame would hold it.
         (0x7E0, "00 32 27 02 AB AB AB AB AB AB AB AB"),  # CAN FD.
         (0x7E0, "10 0A 29 01 AB AB AB AB"),
     ]

@@ -230,7 +230,7 @@ def test_dfuse_sets_the_address_anew_where_block_numbers_end(lab: Lab) -> None:
 
 
 class TestWrongLayouts:
-    """A device with pages of 1 KiB whose name tells others."""
+    """A device with pages of 1 KiB whose name announces others."""
 
     runs = ({"start": 0x0800_0000, "size": 0x2_0000, "erase_unit": 1024},)
 
@@ -270,7 +270,7 @@ class TestWrongLayouts:
         assert device.flash.read(0x0800_1800, 4) == b"KEEP"
 
     def test_a_wrong_one_ends_after_the_first_erase(self, lab: Lab, liar: Callable[..., None]) -> None:
-        """The device has the 2 KiB that it tells; the profile knows it better, and is wrong."""
+        """The device has the 2 KiB that it announces; the profile knows it better, and is wrong."""
         liar("@Internal Flash  /0x08000000/064*002Kg", sectors=[[64, 2048, 0.03, "g"]])
         device = lab.add(F105, boot="dfu")
         device.flash.load(0x0800_0000, b"\x5a" * 0x4000)
@@ -523,7 +523,7 @@ def test_a_part_with_no_whole_firmware_says_so_and_is_flashed(lab: Lab) -> None:
 
 
 def test_an_address_with_the_ids_of_the_application(lab: Lab) -> None:
-    """DFU 1.1, 4.2.1: in DFU mode a device may have another product id. The line that is told works."""
+    """DFU 1.1, 4.2.1: in DFU mode a device may have another product id. The line that is shown works."""
     device = lab.add(SLOT)
     ids: dict[str, Any] = {"vendor_id": 0x1209, "product_id": 1, "runtime_vendor_id": None, "runtime_product_id": None}
     with pytest.raises(PartWrongMode, match="1209:0001 are the ids of its running application") as caught:
@@ -747,7 +747,7 @@ def test_two_alike_with_one_serial_number(lab: Lab) -> None:
 
 
 def test_a_part_is_followed_by_its_port(lab: Lab) -> None:
-    """Another one sits in DFU mode already; the one that is named by its serial number is detached, and written."""
+    """Another part sits in DFU mode already; the part with the named serial number is detached, and written."""
     other, meant = lab.add(SLOT, serial="A", boot="dfu"), lab.add(SLOT, serial="B")
     lab.flash(SLOT, serial="B")
     assert meant.application_version == NEW
@@ -805,7 +805,7 @@ def test_the_ids_of_dfu_mode_are_not_those_of_the_address(lab: Lab) -> None:
 
 
 class TestAnotherPort:
-    """A virtual machine that a device is handed to anew plugs it in wherever there is room."""
+    """A virtual machine that a device is handed to again plugs it in wherever there is room."""
 
     def moving(self, lab: Lab, **settings: Any) -> DfuDevice:
         device = lab.add(SLOT, **settings)
@@ -856,7 +856,7 @@ class TestAnotherPort:
             lab.flash(SLOT, runtime_vendor_id=None, runtime_product_id=None)
 
     def test_another_one_of_the_same_serial_number(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Both are told by their ports, and leave at the same time: the first that is back is not taken for the other."""
+        """Both are known by their ports, and leave at the same time: the first one back is not taken for the other."""
         lab.add(SLOT, serial="0001")
         second = lab.add(SLOT, serial="0001", boot="dfu")
         lab.bus.open_device(UsbMatch(port=f"1-{second._port.number}")).close()

@@ -1,7 +1,7 @@
 """DFU on a bad wire: at each control transfer of a flash in turn the device vanishes, stalls, is mute, or is misheard.
 
-Whatever happens, the failure is one that is documented, the part never runs anything but a whole firmware, and the same
-command once more ends with the new one.
+Whatever happens, the failure is a documented one, the part never runs anything but a whole firmware, and the same
+command, run again, ends with the new one.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ timings = {{p2 = 0.05, latency = 0.2, reset_gap = 2.0, retries = 1, pending = 5,
 """
 
 Ecu = Callable[[Callable[[float], bytes | None]], Iterator[bytes]]
-"""Called with what waits for a frame of the tester, for so many seconds; the frames that it sends."""
+"""Called with what waits for a frame of the tester, for the given seconds; the frames that it sends."""
 
 
 def to_each(*frames: bytes) -> Ecu:

@@ -1,5 +1,5 @@
 """What only looks leaves a part as it was found: in its bootloader, so that nobody has to press its button in between, or in
-its application, also where Ctrl-C comes amid it."""
+its application, also where Ctrl-C interrupts it."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_a_little_beyond_the_unit_is_seen() -> None:
 
 
 def test_each_is_looked_at_where_a_person_described_them() -> None:
-    """Units 0 to 3 are right; the one that is told as 4 is four times as large, as in an STM32F4."""
+    """Units 0 to 3 are right; the unit that is described as 4 is four times as large, as in an STM32F4."""
 
     class Mixed(Flash):
         def erase(self, number: int) -> None:
@@ -142,7 +142,7 @@ def test_a_refusal_that_is_another_place() -> None:
 
 @pytest.mark.parametrize("watch", [Watch.FIRST, Watch.EACH])
 def test_a_refusal_after_erases_that_were_planned(watch: Watch) -> None:
-    """Unit 0 alone, then 1 to 8 by one command, and the next command is refused amid its units; nothing else is gone."""
+    """Unit 0 alone, then 1 to 8 by one command; the next command is refused between its units; nothing else is gone."""
     flash, area = Flash(0x400), region(0x400, watch)
     lookout = Lookout(flash.read, MemoryMap((area,)), [*area.erase_units(START, START + 17 * 0x400)])
     flash.erase(0)

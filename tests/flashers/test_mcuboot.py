@@ -224,5 +224,5 @@ def test_a_damaged_image_is_never_taken_for_another(changes: list[tuple[int, int
         image = parse(bytes(data[:end]))
     except ImageFormat:
         return
-    # What holds is what was made, or has its hash over other bytes on purpose.
+    # An image that holds is the made image, or has its hash over other bytes on purpose.
     assert image.hash == parse(WHOLE).hash or image.flags

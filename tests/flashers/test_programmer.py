@@ -253,7 +253,7 @@ def test_a_memory_that_lies_is_a_failed_flash() -> None:
 
 
 def test_bytes_are_those_of_all_attempts() -> None:
-    """The first attempt ends amid the write: what it wrote counts, and is not written again."""
+    """The first attempt ends during the write: what it wrote counts, and is not written again."""
     bench = Bench()
     blocks = itertools.count(1)
 
@@ -513,7 +513,7 @@ def test_a_part_whose_start_is_not_erased_may_boot(
 
 
 def test_what_a_first_attempt_erased_is_still_gone_in_the_next_one() -> None:
-    """The wire fails amid the write, and the part is away when it is asked again."""
+    """The wire fails during the write, and the part is away when it is asked again."""
     bench = Bench()
 
     def fail() -> None:
@@ -550,7 +550,7 @@ def test_a_start_that_is_there_again_may_boot() -> None:
 
 
 def test_a_part_that_has_answered_is_not_absent() -> None:
-    """It falls silent while it is compared: it is connected again, and what is said of it is no wrong setting."""
+    """It falls silent while it is compared: it is connected again, and what is said of it is not a wrong setting."""
     bench = Bench(Capability.READ | Capability.BOOT)
     programmer = bench.programmer()
     programmer.connect()
@@ -565,7 +565,7 @@ def test_a_part_that_has_answered_is_not_absent() -> None:
 
 @pytest.mark.parametrize("meaning", Meaning)
 def test_the_table_of_silences_is_asked(meaning: Meaning) -> None:
-    """A silence amid the write is followed by another attempt where the bootloader's table says that it passes."""
+    """A silence during the write is followed by another attempt where the bootloader's table says that it passes."""
     bench = Bench()
     silences = iter([SerialTimeout("mute")])
 

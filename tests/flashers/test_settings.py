@@ -1,4 +1,4 @@
-"""Settings: what they take without pydantic is what pydantic would take, and gives the same values."""
+"""Settings: without pydantic they take just the values that pydantic would take, and give the same."""
 
 from __future__ import annotations
 

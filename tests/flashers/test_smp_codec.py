@@ -27,7 +27,7 @@ from proxyflash.flashers.smp.codec import (
 )
 
 ZEPHYR_LINE = b"\x06\tACMJAAAZAAAJBr9oYnVmX3NpemUZAYBpYnVmX2NvdW50BP/BOQ==\n"
-"""A part's reply to "MCUmgr parameters" under the number 9: buf_size 384, buf_count 4, in a map of no told length."""
+"""A part's reply to "MCUmgr parameters" under the number 9: buf_size 384, buf_count 4, a map of indefinite length."""
 ZEPHYR_PACKET = bytes.fromhex("0900001900000906bf686275665f73697a651901806962 75665f636f756e7404ff".replace(" ", ""))
 
 CRC = crcmod.predefined.mkPredefinedCrcFun("xmodem")

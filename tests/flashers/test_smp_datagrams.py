@@ -1,6 +1,6 @@
 """Something happens at every datagram between the SMP flasher and a part on a network; then the same command again.
 
-After any of it the part runs all of the old image or of the new one, and the same command once more ends with the new
+After any of it the part runs all of the old image or of the new one, and the same command, run again, ends with the new
 image, confirmed. The network and the part are of this process: a kernel's socket has no simulated time.
 """
 

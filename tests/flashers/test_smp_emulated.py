@@ -174,7 +174,7 @@ class TestLeftByOthers:
         assert rig.runs == NEW
 
     def test_an_image_with_the_right_records_and_the_wrong_bytes(self, make_rig: Callable[..., Rig]) -> None:
-        """The application tells it by its records alone, so it is not sent; MCUboot refuses it, and then it is."""
+        """The application knows it by its records alone, so it is not sent; MCUboot refuses it, and then it is."""
         rig = make_rig()
         spoiled = bytearray(rig.image(NEW))
         spoiled[600] ^= 4
@@ -183,7 +183,7 @@ class TestLeftByOthers:
         assert (rig.runs, rig.stays) == (NEW, True)
 
     def test_a_torn_wish(self, make_rig: Callable[..., Rig]) -> None:
-        """The part erases the slot whose trailer it can't make sense of; the image is uploaded once more."""
+        """The part erases the slot whose trailer it can't make sense of; the image is uploaded again."""
         rig = make_rig()
         pair = self.pair(rig)
         rig.device.flash.load(pair.secondary.start, rig.image(NEW))
@@ -235,7 +235,7 @@ class TestRefusals:
 
 class TestFailures:
     def test_an_image_that_crashes(self, make_rig: Callable[..., Rig]) -> None:
-        """Whole, and for another layout, which nothing told: the next reset brings the old one back."""
+        """Whole, and for another layout, which nothing showed: the next reset brings the old one back."""
         rig = make_rig(profile={"swap": 1.0, "answer": 0.2})
         with pytest.raises(RebootFailed) as raised:
             rig.flash(image(NEW, start=0x40000))
@@ -271,7 +271,7 @@ class TestFailures:
         assert clock.monotonic() - began < rig.profile.swap / 2
 
     def test_with_a_watchdog(self, make_rig: Callable[..., Rig]) -> None:
-        """The part itself goes back, and that is told."""
+        """The part itself goes back, and that is reported."""
         rig = make_rig(watchdog=1.0)
         with pytest.raises(VerifyMismatch, match=r"1\.0\.0"):
             rig.flash(image(NEW, start=0x40000))

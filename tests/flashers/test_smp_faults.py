@@ -61,7 +61,7 @@ def test_one_fault_at_any_byte_without_the_consoles_framing(kind: str) -> None:
 
 
 class At:
-    """Does something at the `count`-th thing that the engine tells of writing."""
+    """Does something at the `count`-th thing that the engine reports of writing."""
 
     def __init__(self, count: int, what: Callable[[], object]) -> None:
         self.count = count
@@ -89,7 +89,7 @@ def test_the_part_restarts_in_the_middle(count: int, blank: bool) -> None:
 
 @pytest.mark.parametrize("into", ["recovery", "application"])
 def test_it_comes_back_as_something_else(into: str) -> None:
-    """Its pins were moved, and it was reset: what takes the upload is another program than the one that was asked."""
+    """Its pins were moved, and it was reset: another program takes the upload than the program that was asked."""
     rig = make(wiring="dtr-reset,!rts-recovery", blank=into == "application")
 
     def moved() -> None:

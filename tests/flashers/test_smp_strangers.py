@@ -1,4 +1,4 @@
-"""What is no part that speaks SMP, and answers all the same: it is told to be mute, and was sent nothing but an echo."""
+"""What does not speak SMP, and answers all the same: it is reported as mute, and was sent nothing but an echo."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ profile = {{answer = 0.3, quiet = 0.01, erase = 1, window = 2, swap = 20}}
 
 
 class Server(Application):
-    """`deaf`: it answers nothing; `lose`: so many of the next requests are lost."""
+    """`deaf`: it answers nothing; `lose`: the number of the next requests that are lost."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -352,7 +352,7 @@ def test_on_a_bad_wire_it_arrives_or_fails(
     try:
         list(upload(part, window=window, packet=packet).run())
     except (NoResponse, ProtocolError):
-        # What has arrived is a beginning of the image, and never anything else.
+        # The bytes that arrived are a beginning of the image, and never anything else.
         assert drop or late
         assert IMAGE.startswith(bytes(part.got))
         return

@@ -1,4 +1,4 @@
-"""The AVR flashers over the emulated boot loaders: clean lines, faulty ones, and what a loader should not say.
+"""The AVR flashers over the emulated bootloaders: clean lines, faulty ones, and what a loader should not say.
 
 After any of it: the right image, or an error of the documented kind and a second run, on a line that is whole again, that
 ends with the right image. The boot section, and what the image has nothing in, are never changed.
@@ -404,7 +404,7 @@ AS_READ = {b"S": 7, b"s": 3, b"V": 2}
 
 
 class TestStrangers:
-    """A device that is no such loader: each ends with an error, and with nothing but greetings sent to it."""
+    """A device that is not such a loader: each ends with an error, and with nothing but greetings sent to it."""
 
     @pytest.mark.parametrize(
         "answer",

@@ -1,6 +1,6 @@
 """The STM32 loader's commands, byte for byte as AN3155 rev 20 has them, against a loader played by hand.
 
-The hand holds the other end of an emulated line: it sees each of the host's writes by itself and answers it, or doesn't.
+The hand holds the other end of an emulated line: it sees each write of the host separately and answers it, or doesn't.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ GIVEN_UP = {("extended erase", 2), ("mass erase", 2), ("mass erase", 3)}
 
 
 def cuts() -> Iterator[tuple[str, int]]:
-    """Each place at which a run can end within a command: so many of its bytes were sent, fewer than all."""
+    """Each place at which a run can end within a command: the number of its bytes that were sent, fewer than all."""
     for name, text in LEFT.items():
         length = len(bytes.fromhex(text.replace("|", "")))
         # Of the block's bytes every fourth: they are all alike.
@@ -256,5 +256,5 @@ def test_a_lost_ack_of_a_command(command: bytes) -> None:
     rig.flash(context=RunContext(lambda event: retries.append(event) if isinstance(event, ev.Retrying) else None))
     assert lost == [b"\x79"]
     assert rig.holds_new()
-    assert retries == [], "the flasher gets over it by itself"
+    assert retries == [], "the flasher gets over it without a retry"
     rig.close()

@@ -110,7 +110,7 @@ class Rig:
         return self.flash_memory.read(at, len(data)) == data
 
     def runs(self, version: str | None) -> bool:
-        """Whether the part comes to run this application; None: its loader."""
+        """Whether the part runs this application in the end; None: its loader."""
         with self.device.board.changed:
             return self.device.board.changed.wait_for(
                 lambda: (
@@ -486,7 +486,7 @@ class TestWrongMemory:
         assert rig.flash_memory.read(BASE, 0x2000) in (b"\xff" * 0x2000, (bytes(range(1, 255)) * 64)[:0x2000])
 
     def test_a_number_that_is_another_place(self, make_rig: Callable[..., Rig], unknown: str) -> None:
-        """It must not look write-protected, which is what a unit is that stays as it was."""
+        """It must not look write-protected, as a unit does that stays as it was."""
         rig = self.rig(make_rig, unknown, (BASE, 0x1_0000, 0x4000))
         runs = [{"start": BASE + 0x8000, "size": 0x8_0000, "erase_unit": 0x4000, "number": 7}]
         rig.profile = Stm32Profile.model_validate({"answer": 0.1, "entry": LINES, "memory": runs})
@@ -592,7 +592,7 @@ class TestErasing:
         programmer.plan(FirmwareImage((Segment(BASE + 0xFF00, b"\x5a" * 0x100),), "bin"))
         assert self.erases(rig) == []
         assert rig.holds(OLD)
-        # All of them go at once where that is what the profile says.
+        # All of them go at once where the profile says so.
         rig.profile = Stm32Profile.model_validate({"answer": 0.1, "entry": LINES, "memory": [run], "mass_erase": True})
         rig.programmer().erase([Range(BASE, 0x2_0000)])
         assert self.erases(rig) == ["ff 00"]

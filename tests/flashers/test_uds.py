@@ -1,4 +1,4 @@
-"""The UDS flasher, against a server of a page on can-isotp that fails as told.
+"""The UDS flasher, against a server of a page on can-isotp that fails as asked.
 
 Its memory, its P2 and its key are its own: seed 3657 and key C9A9 are the example of ISO 14229-1:2020, 10.4.
 """
@@ -66,7 +66,7 @@ TABLE: dict[str, Any] = {
 }  # fmt: skip
 
 Reply = Sequence[str | float]
-"""Responses in hexadecimal, "=" for the one that is due, "forget" before one of an ECU that lost its session,
+"""Responses in hexadecimal, "=" for the response that is due, "forget" before one of an ECU that lost its session,
 pauses in seconds between them; nothing: silence."""
 
 
@@ -74,7 +74,7 @@ class ScriptedEcu:
     """Serves requests as an ECU does, but for those that it has a script for.
 
     `requests`, `functional`: all that came in. `on`: what to reply to the next requests that begin so, instead. `lose`:
-    serve the next one that begins so, and let the response get lost.
+    serve the next request that begins so, and let the response get lost.
     """
 
     def __init__(self, channel: str) -> None:
@@ -104,7 +104,7 @@ class ScriptedEcu:
         self.on(request, ["lost"])
 
     def forget(self, request: str, reply: str) -> None:
-        """Lose session and unlock when the next one that begins so comes, and refuse it so."""
+        """Lose session and unlock when the next request that begins so comes, and refuse it so."""
         self.on(request, ["forget", reply])
 
     def asked(self, *services: int) -> list[str]:
@@ -498,7 +498,7 @@ class TestLoss:
         ],
     )  # fmt: skip
     def test_what_is_refused_for_good_erases_nothing_more(self, rig: Rig, request_: str, nrc: int, erases: int) -> None:
-        """A service that the ECU lacks in its programming session; a level that does not unlock it; but a program that failed
+        """A service that the programming session has not; a level that does not unlock it; but a program that failed
         may do better."""
         rig.ecu.on(request_, *[[f"7F {request_[:2]} {nrc:02X}"]] * 9)
         with pytest.raises(ProxyflashError, match=f"NRC 0x{nrc:02X}"):
@@ -658,7 +658,7 @@ class TestPending:
             rig.flash()
 
     def test_the_longer_times_hold(self, rig: Rig) -> None:
-        """10.2.3: P2 in ms, P2* in 10 ms. An ECU that tells longer ones than the profile gets them."""
+        """10.2.3: P2 in ms, P2* in 10 ms. An ECU that announces longer ones than the profile gets them."""
         rig.ecu.on("10 02", ["50 02 03 E8 00 C8"])  # 1 s, 2 s
         rig.ecu.session = 2
         rig.ecu.on("34", [0.8, "74 20 00 82"])
@@ -715,7 +715,7 @@ class TestRefusals:
         assert rig.ecu.memory == b"\x5a" * SIZE
         if request_ == "2E" or request_.startswith("31 01 FF"):
             return
-        # The part works as before: out of its sessions, and its bus too, if that had been told to be quiet.
+        # The part works as before: out of its sessions, and its bus too, if that had been silenced.
         assert rig.ecu.session == 1
         if "280301" in rig.ecu.asked():
             assert rig.ecu.asked().index("280001") > rig.ecu.asked().index("280301")
@@ -844,7 +844,7 @@ class TestRefusals:
 
 class TestSilence:
     def test_a_part_that_has_answered_is_not_absent(self, rig: Rig) -> None:
-        """On a full bus, or a busy host, a seed may come too late: it is tried anew as a garbled answer is."""
+        """On a full bus, or a busy host, a seed may come too late: it is tried again as a garbled answer is."""
         rig.ecu.on("27 01", *[[]] * 4)
         told: list[str] = []
         rig.flash(attempts=2, told=told)
@@ -874,7 +874,7 @@ class TestSilence:
         assert rig.ecu.asked(0x10) == []
 
     def test_a_mute_part(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Not tried anew; that it is asked for longer than an ECU may be deaf is tried elsewhere."""
+        """Not tried again; that it is asked for longer than an ECU may be deaf is tried elsewhere."""
         monkeypatch.setattr(uds_session, "DEAF_SECONDS", 0)
         monkeypatch.setattr(uds_session, "FIRST_SECONDS", 0)
         rig.ecu.on("", *[[]] * 100)
@@ -901,7 +901,7 @@ class TestSilence:
             rig.flash()
 
     def test_a_promise_that_the_reset_swallows(self, rig: Rig) -> None:
-        """0x78, then a reset: P2* is as long as the gap, and the bootloader is up, and asked once more."""
+        """0x78, then a reset: P2* is as long as the gap, and the bootloader is up, and asked again."""
         rig.ecu.on("10 02", ["7F 10 78"])
         rig.flash(timings={"p2_star": 0.5, "reset_gap": 0.5})
 
@@ -1010,7 +1010,7 @@ class TestLooking:
         assert rig.ecu.session == 1
 
     def test_verifying_does_none_of_the_steps_that_change_something(self, rig: Rig) -> None:
-        """Neither a fingerprint nor a step of the maker's at the order's end, but for one that enters; a flash does them."""
+        """No fingerprint and no step of the maker's at the order's end, but for an entering step; a flash does them."""
         keys: dict[str, Any] = {
             "order": [
                 "programming",

@@ -102,7 +102,7 @@ def test_any_bytes_are_an_answer_a_refusal_or_not_ours(request_: bytes, response
         assert isinstance(answer.error(), ProxyflashError)
     elif answer is not None:
         assert response.endswith(answer)
-        # To udsoncan one without any data is no response where the service has some; here that is for who reads them.
+        # To udsoncan, no data at all is not a response where the service has some; here that is for who reads them.
         assert Response.from_payload(response).positive or response == expected_head(request_)
 
 

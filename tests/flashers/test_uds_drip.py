@@ -103,7 +103,7 @@ def test_a_scan_waits_a_few_seconds_for_an_answer_that_never_ends(rig: Rig, head
 
 
 def test_foreign_answers_that_end_late_do_not_add_up(rig: Rig) -> None:
-    """Each message ends, and is no answer: the next one begins at once."""
+    """Each message ends, and is not an answer: the next one begins at once."""
     rig.ecu(0x7E8, "10 0c 50 03 00 00 00 00", frames=1)
     address, profile = UdsAddress(request=0x7E0), UdsProfile()
     began = clock.monotonic()

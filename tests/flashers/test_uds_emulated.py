@@ -192,7 +192,7 @@ def test_an_ecu_that_hears_fd_frames_only_is_said_to_be_asked_in_classic_ones(ri
 
 
 def test_a_wrong_alignment_is_named_where_programming_fails(rig: Make) -> None:
-    """The block length of acme-r88 less two, 4093, is no multiple of the 8 bytes that it programs at a time."""
+    """The block length of acme-r88 less two, 4093, is not a multiple of the 8 bytes that it programs at a time."""
     made = rig(part="acme-r88", profile={"memory": [{"start": 0x20000, "size": 0x80000, "erase_unit": 0x2000}]})
     with pytest.raises(OperationFailed, match="NRC 0x72") as caught:
         made.flash()
@@ -217,7 +217,7 @@ def test_nothing_sleeps_beside_the_clock(rig: Make, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_second_tester_on_the_same_ids(rig: Make) -> None:
-    """A TesterPresent without answer amid each long request: the ECU forgets what it had of it (ISO 15765-2, 9.8.3)."""
+    """An unanswered TesterPresent within each long request: the ECU forgets what it had of it (ISO 15765-2, 9.8.3)."""
     made = rig(st_min=2, profile={"timings": {"latency": 0.1, "reset_gap": 2, "retries": 1}})
     talks = clock.Event()
     talks.set()

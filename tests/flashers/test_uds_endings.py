@@ -170,7 +170,7 @@ def test_ctrl_c(lab: Callable[..., Lab], request: pytest.FixtureRequest, ending:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_lost_session(lab: Callable[..., Lab], request: pytest.FixtureRequest, ending: str) -> None:
-    """S3 runs out amid the run; the run goes on, unless the ECU needs its supply cut."""
+    """S3 runs out during the run; the run goes on, unless the ECU needs its supply cut."""
     sweep = Sweep(request, PLACES, 2, "the session is lost at event")
     for place in sweep:
         with sweep.at(place):

@@ -110,7 +110,7 @@ def test_a_key_function_in_a_file_beside_the_bench_file(tmp_path: Path) -> None:
     ],
 )
 def test_another_order_is_refused(make: Make, old: str, new: str, told: str, tmp_path: Path) -> None:
-    """So the ECU insists on it; and what a profile lacks of it is told."""
+    """So the ECU insists on it; and what is missing in a profile is reported."""
     maker = make(tmp_path)
     if old == '"2026':
         old, new = 'fingerprint = {identifier = 0xF15A, data = "20 26 01 15 C0 FF EE"}\n', ""
@@ -176,7 +176,7 @@ class TestDriver:
 
     @pytest.mark.parametrize("order", ['"driver", "wipe"', '"wipe", "driver"'], ids=["after", "before"])
     def test_for_a_check_no_step_is_done_that_may_erase(self, tmp_path: Path, order: str) -> None:
-        """An ECU that lacks but its check holds all that is wanted."""
+        """An ECU that has all but its check holds all that is wanted."""
         maker = self.offering(tmp_path, self.WANTS_FINGERPRINT, part="acme-r88")
         begin, end = '"programming", "key", "fingerprint"', '"erase", "download", "check", "dependencies"'
         for old, new in (

@@ -24,7 +24,7 @@ BESIDE = UsbTty("1-9", 4, "/dev/ttyACM9", product="Another")
 
 
 class Usb:
-    """The board's port has another name each time that it comes back; `where` tells its place and serial number then."""
+    """The board's port has another name each time it comes back; `where` gives its place and serial number then."""
 
     def __init__(self, rig: Rig, where: Callable[[int], tuple[str, str]]) -> None:
         self.rig = rig

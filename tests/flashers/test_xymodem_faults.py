@@ -50,7 +50,7 @@ class TestTroubles:
         retries: list[ev.Event] = []
         rig.flash(context=RunContext(lambda event: retries.append(event) if isinstance(event, ev.Retrying) else None))
         assert rig.holds(rig.new)
-        assert retries == [], "the flasher gets over it by itself"
+        assert retries == [], "the flasher gets over it without a retry"
 
     @pytest.mark.parametrize(
         ("trouble", "error", "words"),
@@ -138,7 +138,7 @@ def ends_well(rig: Rig) -> None:
     """Flashes on the faulty line, then, if that ended with an error, on a whole one."""
     try:
         rig.flash(ask_version=False)
-        assert rig.holds(rig.new), "it was told that the file is in place, and it is not"
+        assert rig.holds(rig.new), "it was reported that the file is in place, and it is not"
     except (TransportError, PartError, ImageError):
         ends_well_without(rig)
     rig.close()

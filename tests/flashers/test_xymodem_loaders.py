@@ -132,7 +132,7 @@ class TestEachPart:
 
     @pytest.mark.parametrize("stop", [1, 2, 3])
     def test_cancelled_on_the_way(self, rig: Rig, stop: int) -> None:
-        """The loader is told, stays at its prompt, and the same command ends well."""
+        """The loader gets the cancellation, stays at its prompt, and the same command ends well."""
         seen = 0
 
         def count(event: ev.Event) -> None:
@@ -271,7 +271,7 @@ class TestSight:
         assert rig.probe(active=True) is None
 
     def test_through_the_bench(self, tmp_path: Any) -> None:
-        """A part that sits in its loader is seen as such, one that runs by its version."""
+        """A part that sits in its loader is seen as such, a part that runs by its version."""
         (tmp_path / "old.bin").write_bytes(application.make("1.4.2", "radio", "Acme", 1000, start=0x4000))
         for boot, state, version in (("true", "bootloader", ""), ("false", "ok", "1.4.2")):
             (tmp_path / "bench.toml").write_text(f"""
@@ -324,7 +324,7 @@ class TestBoot:
         assert rig.runs(None)
 
     def test_a_loader_that_does_it_itself(self, make_rig: Callable[..., Rig]) -> None:
-        """Here it does not: the application that should run doesn't answer, and that is told."""
+        """Here it does not: the application that should run doesn't answer, and that is reported."""
         rig = make_rig("gecko", {"boot": "itself"})
         with pytest.raises(RebootFailed):
             rig.flash()
@@ -386,7 +386,7 @@ class TestVerdict:
         rig = make_rig("iap")
         with pytest.raises(ImageWrongPart, match="higher than the allowed space"):
             rig.flash(bytes(100_000))
-        assert rig.holds(rig.old), "it refuses by the size that it is told"
+        assert rig.holds(rig.old), "it refuses by the size that it is given"
 
     def test_a_step_after_it_that_is_not_answered_as_it_should(self, make_rig: Callable[..., Rig]) -> None:
         commit = [{"send": "crc32 0x40200000 0x<size-hex>\r", "expect": "==> 00000000"}]

@@ -1,6 +1,6 @@
 """X- and YMODEM to receivers that nobody here wrote: lrzsz's rx and rb in a shell's loop, and U-Boot, which QEMU runs.
 
-Both are loaders with a command line: the shell and U-Boot have a prompt, are told to receive, and say what became of it.
+Both are loaders with a command line: the shell and U-Boot have a prompt, receive on a command, and say how it ended.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class TestLrzsz:
 
     @pytest.mark.parametrize("block_size", [128, 1024])
     def test_rb(self, shell: Shell, block_size: int) -> None:
-        """The file has the size that the batch's header tells, and what it holds is what gzip finds."""
+        """The file has the size that the batch's header gives, and gzip finds the bytes that were sent."""
         result = flash(shell.port, "ymodem", IMAGE, batch("rb -b -y", block_size))
         assert result.verified == f'the loader\'s word "crc {zlib.crc32(IMAGE):08x}"'
         assert (shell.folder / "new.bin").read_bytes() == IMAGE
@@ -241,7 +241,7 @@ class TestUBoot:
         assert "= 1500 Bytes" in flash(uboot, "ymodem", bytes(1500), profile).verified
 
     def test_a_flash_that_it_can_not_write(self, uboot: SerialPort) -> None:
-        """The sectors that hold U-Boot itself are protected: it says so, and it is no success."""
+        """The sectors that hold U-Boot itself are protected: it says so, and it is not a success."""
         protected: list[dict[str, Any]] = [CHECK, {"send": f"cp.b {RAM} 0 0x<size-hex>\r", "expect": "done"}]
         profile = board("ymodem", 1024, protected) | {"failure": "Can't write to protected Flash sectors"}
         with pytest.raises(OperationFailed, match="protected Flash sectors"):

@@ -150,7 +150,7 @@ class Rig:
         return self.memory.read(self.memory.base, len(data)) == data
 
     def runs(self, version: str | None) -> bool:
-        """Whether the part comes to run this application; None: its loader."""
+        """Whether the part runs this application in the end; None: its loader."""
         stage = Stage.LOADER if version is None else Stage.APPLICATION
         with self.device.board.changed:
             return self.device.board.changed.wait_for(
@@ -188,7 +188,7 @@ class Peer:
         self._end.send(data)
 
     def read(self, count: int, seconds: float = 10) -> bytes:
-        """`count` bytes; fewer when so many don't come within so long."""
+        """`count` bytes; fewer when not all of them come within `seconds`."""
         with self._wire.changed:
             self._wire.changed.wait_for(lambda: self._end.available() >= count, seconds)
         return self._end.take(count)

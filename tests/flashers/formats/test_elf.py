@@ -140,7 +140,7 @@ def test_overlapping_loads_are_refused() -> None:
 
 
 def test_of_a_segment_what_no_section_holds_is_left_out() -> None:
-    # As GNU ld does it when a page has room before .text: the segment begins with the file's own headers. What has no
+    # As GNU ld does it when a page has room before .text: the segment begins with the file's headers. Whatever has no
     # bytes (SHT_NOBITS) or takes up no memory (without SHF_ALLOC) is not loaded, wherever its offset points.
     file = Elf().load(0x08000000, b"headers.textdata")
     start = file.offset(0)
@@ -340,7 +340,7 @@ def test_a_damaged_file_gives_an_image_or_an_image_error(
 
 
 def crowded(segments: int, sections: int, *, offset: int, size: int) -> bytes:
-    """A file with so many headers of both kinds, each section with bytes from `offset` on, segments of the first byte."""
+    """A file with headers of both kinds, each section with bytes from `offset` on, segments of the first byte."""
     name = 52 + 32 * segments
     header = bytearray(Elf().build()[:52])
     struct.pack_into("<I", header, 28, 52)

@@ -272,7 +272,7 @@ def test_where_nothing_can_be_written(make: str, tmp_path: Path) -> None:
         case "pipe":
             os.mkfifo(path)
         case "socket":
-            # Stands for all that is no file: should a device be replaced, it had better not be this machine's /dev/null.
+            # Stands for all that is not a file: a device that is replaced had better not be this machine's /dev/null.
             os.mknod(path, stat.S_IFSOCK)
         case "loop":
             path.symlink_to(path)

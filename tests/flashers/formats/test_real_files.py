@@ -107,7 +107,7 @@ def test_ubertooth_firmware_is_dfu_with_a_suffix(tmp_path: Path) -> None:
     for path in shipped(UBERTOOTH, "*.dfu"):
         image = load(path)
         assert (image.format, image.relocatable) == ("dfu", True)
-        # README and udev rules of the project: 1d50:6003 is the boot loader.
+        # README and udev rules of the project: 1d50:6003 is the bootloader.
         assert (image.target["vendor_id"], image.target["product_id"]) == (0x1D50, 0x6003)
         copy = tmp_path / path.name
         shutil.copy(path, copy)

@@ -174,7 +174,7 @@ BROKEN = {
     "S4": (["S4051234616200"], "line 1 has the record type 'S4', which S-record does not know"),
     "SA": (["SA051234616200"], "line 1 has the record type 'SA'"),
     "an S alone": (["S"], "line 1 has the record type 'S'"),
-    "text amid it": (["S105123461 62F1"], "line 1 has ' ' in its digits"),
+    "text within it": (["S105123461 62F1"], "line 1 has ' ' in its digits"),
     "a damaged S": (["#10512346162F1", END], "line 1 does not begin with 'S'"),
     "Intel HEX in between": ([":00000001FF"], "line 1 does not begin with 'S'"),
     "beyond 16 bits": ([record(1, 0xFFFF, b"ab")], "line 1 runs over the end of its 16-bit addresses"),
