@@ -71,7 +71,7 @@ class Rig(LineRig):
         return image(version, start=self.start, **keys)
 
     def ask(self, op: int, group: int, command: int, arguments: Any = None, *, version: int = 1) -> dict[str, Any]:
-        """Sends a request, and takes the answer, whose header is the one that belongs to it."""
+        """Sends a request, and takes the answer, whose header belongs to it."""
         body = cbor2.dumps({} if arguments is None else arguments)
         self.send(packet(op, group, command, body, version=version))
         return self.answer(op, group, command)

@@ -1,4 +1,4 @@
-"""The emulated AVR boot loaders, flashed by avrdude (Debian), which nobody here wrote, over a pseudo-terminal.
+"""The emulated AVR bootloaders, flashed by avrdude (Debian), which nobody here wrote, over a pseudo-terminal.
 
 A pseudo-terminal has no modem lines: the parts are in their loaders from the beginning. avrdude says that it could not
 move the lines, and goes on.

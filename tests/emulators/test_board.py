@@ -93,7 +93,7 @@ def test_a_wait_that_nothing_ends_is_over_in_time() -> None:
 
 
 def test_a_supply_that_is_back_at_once_was_gone_all_the_same() -> None:
-    """However short the gap: a processor that was too busy to see it has lost what it held, and starts anew."""
+    """However short the gap: a processor that was too busy to see it has lost what it held, and starts again."""
     board = Blinker()
     board.start()
     assert board.starts.acquire(timeout=5)

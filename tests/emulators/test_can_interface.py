@@ -242,7 +242,7 @@ def test_no_such_wire_and_no_fd(tmp_path: Path) -> None:
 
 
 def test_who_does_not_read_loses_frames_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As socketcan tells it: CAN_ERR_CRTL with CAN_ERR_CRTL_RX_OVERFLOW in data[1]."""
+    """As socketcan reports it: CAN_ERR_CRTL with CAN_ERR_CRTL_RX_OVERFLOW in data[1]."""
     monkeypatch.setattr(can_interface, "RECEIVE_QUEUE", 10)
     wire = CanWire(f"interface-{next(numbers)}", pace=0.0)
     with can.Bus(interface="proxyflash", channel=wire.channel, ignore_config=True) as bus:

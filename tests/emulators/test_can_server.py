@@ -140,7 +140,7 @@ def test_more_frames_than_credits_end_the_connection(served: Served) -> None:
 
 
 def test_a_client_that_does_not_read_does_not_stop_the_wire(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it loses it is told by an error frame: CAN_ERR_CRTL, CAN_ERR_CRTL_RX_OVERFLOW."""
+    """An error frame reports what it loses: CAN_ERR_CRTL, CAN_ERR_CRTL_RX_OVERFLOW."""
     monkeypatch.setattr(can_server, "BACKLOG", 100)
     sent = 5000
     with served.connect() as client:

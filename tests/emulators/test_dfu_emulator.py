@@ -321,7 +321,7 @@ def stock(size: int, fill: int) -> bytes:
 
 
 def test_a_cut_never_leaves_a_torn_firmware_that_starts() -> None:
-    """A firmware that tells nothing of its size: only the order in which it is written can protect it."""
+    """A firmware that says nothing of its size: only the order in which it is written can protect it."""
     old, new = stock(5120, 0x11), stock(5120, 0x22)
     # Two erases, 1024 words of blocks 1 to 4, and the 256 of the first block, which comes last.
     for operation in (*range(1, 20), *range(20, 1026, 37), *range(1026, 2 + 1280 + 1)):

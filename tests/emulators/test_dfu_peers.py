@@ -80,7 +80,7 @@ def test_download(pyfu_usb: Path, tmp_path: Path, part: str, start: int, size: i
 
 
 def test_download_at_true_times(pyfu_usb: Path, tmp_path: Path) -> None:
-    """It never waits as long as it is told to: a device that is busy says so again."""
+    """It never waits as long as it is asked to: a device that is busy says so again."""
     firmware = application.make("1.5.0", "part", "Acme", 5_000)
     (tmp_path / "firmware.bin").write_bytes(firmware)
     run(pyfu_usb, tmp_path, "stm32f105-dfu", "-D", "firmware.bin", "-a", "0x08000000", pace=1.0)

@@ -25,7 +25,7 @@ EXTENDED = EcuAddress(0x600, 0x7DF, 0x601, False, own=0x12, tester=0xF1)
 
 
 class EchoBoard(Board):
-    """Sends back what it gets, behind a byte that tells whether it came to all."""
+    """Sends back what it gets, behind a byte that says whether it was addressed to all."""
 
     link: IsoTpNode
 

@@ -380,7 +380,7 @@ def test_pyusb_finds_the_device_with_its_descriptors() -> None:
     assert bytes(configuration[0, 0].extra_descriptors) == bytes.fromhex("0921030004FF010001")[:9]
     # Descriptors are read as often as one likes.
     assert [usb.util.get_string(device, 3) for _ in range(3)] == ["A1"] * 3
-    # One that was not read is one that the device hasn't got.
+    # The device hasn't got a descriptor that was not read.
     with pytest.raises(usb.core.USBError) as caught:
         usb.util.get_string(device, 4)
     assert caught.value.errno == errno.EPIPE

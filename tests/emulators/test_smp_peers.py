@@ -40,7 +40,7 @@ class Served:
     path: str
 
     def runs(self, version: str | None) -> bool:
-        """Whether it comes to run this application; None: serial recovery."""
+        """Whether it runs this application in the end; None: serial recovery."""
         board = self.device.board
         stage = Stage.LOADER if version is None else Stage.APPLICATION
         with board.changed:
@@ -109,7 +109,7 @@ from smpclient.requests.os_management import (
 from smpclient.transport.serial import SMPSerialRawTransport, SMPSerialTransport
 
 path, framing, steps = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-told = []
+said = []
 
 def plain(answer):
     if not success(answer):
@@ -123,7 +123,7 @@ async def main():
             if name == "upload":
                 data = open(argument, "rb").read()
                 offsets = [offset async for offset in client.upload(data, first_timeout_s=40, subsequent_timeout_s=20)]
-                told.append(offsets[-1] == len(data))
+                said.append(offsets[-1] == len(data))
                 continue
             if name in ("test", "confirm") and argument:
                 digest = ImageInfo.load_file(argument).get_tlv(IMAGE_TLV.SHA256).value
@@ -139,10 +139,10 @@ async def main():
                     "erase": ImageErase,
                     "reset": ResetWrite,
                 }[name]()
-            told.append(plain(await client.request(request)))
+            said.append(plain(await client.request(request)))
 
 asyncio.run(main())
-print(json.dumps(told, default=lambda value: value.hex() if isinstance(value, bytes) else str(value)))
+print(json.dumps(said, default=lambda value: value.hex() if isinstance(value, bytes) else str(value)))
 """
 
 
@@ -226,7 +226,7 @@ class TestSmpclient:
     def test_it_understands_refusals(
         self, serve: Callable[..., Served], smpclient: Callable[..., list[Any]], sign: Callable[..., Path]
     ) -> None:
-        """In words of its own library, from the numbers that the part tells."""
+        """In words of its own library, from the numbers that the part reports."""
         served = serve()
         new = sign(NEW, served.device.application_start)
         told = smpclient(served, ("test", new), ("upload", new), ("test", new), ("confirm", None), ("erase", None))
@@ -282,7 +282,7 @@ class TestImgtool:
         assert served.runs(NEW)
 
     def test_its_trailer_is_the_loader_s(self, serve: Callable[..., Served], sign: Callable[..., Path]) -> None:
-        """A padded image in slot 1 is one that is to be tried; one that is confirmed beside is to stay."""
+        """A padded image in slot 1 is to be tried; a padded image that is also confirmed is to stay."""
         for options, swap in ((("--pad",), "TEST"), (("--pad", "--confirm"), "PERM")):
             served = serve("nrf52840")
             pair = served.device.loader.pairs[0]

@@ -43,7 +43,7 @@ def write(rig: Rig, word: int, data: bytes, memory: bytes = b"F") -> None:
 
 
 def entries(rig: Rig) -> list[Stage]:
-    """The stages that it enters from now on, and the one that it is in."""
+    """The stages that it enters from now on, and the stage that it is in."""
     enter = rig.board._enter
     entered = [rig.board.stage]
 

@@ -91,7 +91,7 @@ class TestVectors:
         ask(rig, "14 00 04 20", "14 00 20 21 22 23 00")
 
     def test_an_extended_address(self, rig: Rig) -> None:
-        """The highest bit tells that the address goes beyond 64 K words."""
+        """The highest bit says that the address goes beyond 64 K words."""
         program(rig, 0x8001_0080, PAGE)
         assert rig.flash.read(0x20100, 256) == PAGE
 

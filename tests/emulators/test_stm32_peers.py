@@ -38,7 +38,7 @@ pytestmark = pytest.mark.real_time("peer programs at pseudo-terminals")
 
 PARTS = ("stm32f103xb", "stm32f405xg", "stm32l073xz", "stm32l476xg", "stm32g071xb", "stm32g474xe", "stm32h743xi")
 IMAGE = application.make("1.5.0", "imu", "acme", 9_000) + b"\xff" * 3000 + bytes(range(1, 256)) * 4
-"""With a long blank stretch in it, and a size that is no multiple of a block."""
+"""With a long blank stretch in it, and a size that is not a multiple of a block."""
 
 
 @dataclass(frozen=True)

@@ -351,7 +351,7 @@ class TestTransfer:
         assert erased.device.flash.programs == 2
 
     def test_only_one_at_a_time(self, erased: Bench) -> None:
-        """15.2.5: conditionsNotCorrect while one is under way. A session that begins anew ends it."""
+        """15.2.5: conditionsNotCorrect while one is under way. A session that begins again ends it."""
         ask = erased.tester.ask
         assert ask(DOWNLOAD) == "74 20 04 02"
         assert ask(DOWNLOAD) == "7F 34 22"
@@ -541,7 +541,7 @@ class TestStages:
         assert made.tester.stack.recv(0.2) is None
 
     def test_long_work_is_told_ahead_of_p2(self, bench: Make) -> None:
-        """8.7: erasing 20 sectors takes 0.24 s, and P2 is 0.05 s; once told, P2* holds."""
+        """8.7: erasing 20 sectors takes 0.24 s, and P2 is 0.05 s; after a 0x78, P2* holds."""
         made = bench(pace=1)
         made.tester.unlock()
         made.tester.pending = 0

@@ -25,7 +25,7 @@ LONG = 300.0
 
 
 class Desk:
-    """A bus with two parts: one in DFU mode at port 1, one that runs at port 2."""
+    """A bus with two parts: one in DFU mode at port 1, a running one at port 2."""
 
     def __init__(self) -> None:
         self.wire = UsbWire(f"desk-{id(self)}", pace=0)
@@ -150,7 +150,7 @@ def test_a_change_ends_the_wait(desk: Desk) -> None:
 
 
 class Queue:
-    """An endpoint's device side: it takes what fits into 8 bytes, and gives what it has been told to."""
+    """An endpoint's device side: it takes what fits into 8 bytes, and gives what it was ordered to."""
 
     def __init__(self) -> None:
         self.lock = clock.Lock()

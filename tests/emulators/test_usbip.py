@@ -48,7 +48,7 @@ class Answer:
 
 
 class Host:
-    """The kernel's end of a stream. A part that is plugged in anew comes over another one."""
+    """The kernel's end of a stream. A part that is plugged in again comes over another one."""
 
     def __init__(self, part: str = "slot-dfu", faults: FaultPlan | None = None, **table: Any) -> None:
         self.wire = UsbWire(uuid.uuid4().hex, pace=0, faults=Faults(faults or FaultPlan()))
@@ -279,7 +279,7 @@ class TestEnds:
         closing.join(LONG)
 
     def test_the_answer_that_is_under_way_comes_first(self, make: Callable[..., Host]) -> None:
-        """A part that detaches by itself has left before its answer is out."""
+        """A part that detaches on its own has left before its answer is out."""
         host = make("blind-dfu")
         host.enumerate()
         host.send(DETACH)

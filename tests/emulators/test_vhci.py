@@ -50,7 +50,7 @@ class Kernel:
             self.attached.notify_all()
 
     def wait_attached(self, count: int) -> None:
-        """Until so many have been, since the beginning."""
+        """Until `count` have been, since the beginning."""
         with self.attached:
             assert self.attached.wait_for(lambda: len(self.lines) >= count, LONG)
 

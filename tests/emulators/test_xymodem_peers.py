@@ -60,7 +60,7 @@ class Served:
                 return
 
     def send(self, *command: str | Path) -> str:
-        """Runs sx or sb on the line; what it told."""
+        """Runs sx or sb on the line; what it said."""
         done = subprocess.run(
             [*map(str, command)], stdin=self.line, stdout=self.line, stderr=subprocess.PIPE, timeout=600
         )
@@ -137,7 +137,7 @@ def test_sb_to_the_in_application_programming(serve: Callable[..., Served], tmp_
 def test_all_modes_to_the_command_line(
     serve: Callable[..., Served], tmp_path: Path, protocol: str, asks: str, options: list[str]
 ) -> None:
-    """More than 256 short blocks; what arrived is what its own CRC-32 and Python's find.
+    """More than 256 short blocks; its own CRC-32 and Python's of what arrived agree.
 
     The end of a stream's batch, which nobody answers, sb may throw away itself.
     """
