@@ -267,7 +267,7 @@ def test_who_waits_is_told_within_a_second(
     idle = bench.bus.channel(CanId(1), CanId(2))
     bench.channel.send(b"\1", soon())
     waiters = [waiting(bench.channel), waiting(idle)]
-    with contextlib.suppress(kind):  # It may be told already.
+    with contextlib.suppress(kind):  # The fault may be known already.
         bench.channel.send(b"\2", soon())
     began = clock.monotonic()
     for waiter in waiters:
@@ -307,7 +307,7 @@ def test_a_server_that_ends_is_an_adapter_that_is_gone(make_bench: MakeBench, tm
 
 
 def test_nobody_acknowledges(make_bench: MakeBench) -> None:
-    """The sender is told, who waits for the answer is told within a second, and once a part is there all is well."""
+    """The sender gets the error, who waits for the answer gets it within a second, and once a part is there all is well."""
     bench = make_bench()
     bench.part.power(False)
     began = clock.monotonic()
@@ -324,7 +324,7 @@ def test_nobody_acknowledges(make_bench: MakeBench) -> None:
 
 
 def test_a_part_that_is_gone_for_a_moment_is_waited_for(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reset: nothing is acknowledged for less than what a waiting channel is told after."""
+    """A reset: nothing is acknowledged for a shorter time than that after which a waiting channel fails."""
     monkeypatch.setattr(can_module, "UNACKNOWLEDGED_SECONDS", 20.0)
     bench = make_bench()
     bench.part.power(False)
@@ -574,7 +574,7 @@ def test_a_key_is_told_by_its_likeness() -> None:
 )
 @pytest.mark.real_time("a bus of python-can's own")
 def test_keys_that_an_interface_has_are_its_own_matter(settings: dict[str, Any]) -> None:
-    """Those in its signature, and those that it looks up in its keywords; what then lacks is the adapter."""
+    """Those in its signature, and those that it looks up in its keywords; what is then missing is the adapter."""
     with pytest.raises(AdapterAbsent):
         CanBus.open("powertrain", settings)
 

@@ -93,7 +93,7 @@ def test_the_reader_of_a_socket_looks_only_when_something_came(kernel: Kernel, m
     for number in range(50):
         kernel.says(0x7E8, bytes((number,)))
         assert kernel.got() == bytes((number,))
-    # For each frame a look that finds it, and one that finds no more of them; none of them waits.
+    # For each frame a look that finds it, and another that finds no more of them; none of them waits.
     assert len(kernel.adapter.waits) <= 2 * 50 + 1
     assert set(kernel.adapter.waits) == {0}
 
@@ -134,7 +134,7 @@ def test_an_interface_that_goes_down_ends_the_bus(kernel: Kernel) -> None:
     ("number", "data", "kind"),
     [
         (BUS_OFF, bytes(8), BusOff),
-        # Nobody is told at once: a part that resets is off the bus for a while. The reader looks again by itself.
+        # Nobody gets the error at once: a part that resets is off the bus for a while. The reader itself looks again.
         (CONTROLLER, bytes((0, TX_PASSIVE, 0, 0, 0, 0, 0, 0)), NotAcknowledged),
     ],
 )

@@ -1,4 +1,4 @@
-"""What an error carries, and how it is told on with more: copies, names, and remedies that name a command."""
+"""What an error carries, and how it is passed on with more: copies, names, and remedies that name a command."""
 
 from __future__ import annotations
 

@@ -530,7 +530,7 @@ def test_a_message_that_began_in_time_is_waited_for(make_pair: MakePair) -> None
 def test_a_message_that_never_ends_is_not_waited_for_for_ever(
     make_pair: MakePair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A peer that begins anew again and again."""
+    """A peer that starts over again and again."""
     monkeypatch.setattr(isotp_module, "RUN_ON_SECONDS", 0.2)
     pair = make_pair()
     got = in_thread(lambda: pair.channel.recv(Deadline.after(0.1)))
@@ -840,7 +840,7 @@ def test_settings_that_do_not_hold(
 
 
 def test_nothing_is_printed() -> None:
-    """can-isotp logs what we are told as well."""
+    """can-isotp logs what it reports to us as well."""
     program = (
         "from proxyflash.emulators.can.wire import CanWire\n"
         "from proxyflash.transports.can.bus import CanBus, CanId\n"

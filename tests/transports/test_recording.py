@@ -337,7 +337,7 @@ GOOD = HEAD + b'{"time": 1.5, "bus": "b", "kind": "can", "out": true, "id": "7E0
 
 
 def test_the_format_as_it_is_written(tmp_path: Path) -> None:
-    """By hand, as docs/recordings.md tells it: other programs may write it too."""
+    """By hand, as docs/recordings.md describes it: other programs may write it too."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(GOOD)
     assert load(path).records == (CanFrame(1.5, "b", True, 0x7E0, 0, b"\x01\x02"),)
@@ -400,7 +400,7 @@ def test_what_is_no_file(tmp_path: Path, make: Callable[[Path], object]) -> None
 
 
 def refused_at(path: Path) -> str:
-    """File and line of what is wrong with a recording; "" of one that loads."""
+    """File and line of what is wrong with a recording; "" of a recording that loads."""
     refused: list[BadRecording] = []
     try:
         load(path)

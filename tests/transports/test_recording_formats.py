@@ -152,7 +152,7 @@ def dissected(folder: Path, wanted: str, *fields: str) -> list[list[str]]:
 
 def test_pcapng_is_whole(folder: Path) -> None:
     rows = dissected(folder, "frame", "frame.time_epoch", "frame.interface_name", "_ws.expert.message")
-    # A change of the bit rate is no packet; the listing of devices neither.
+    # A change of the bit rate is not a packet; the listing of devices neither.
     assert len(rows) == len(FRAMES) + 1 + (len(SERIAL) - 1) + 2 * (len(USB) - 1)
     assert [float(row[0]) for row in rows] == sorted(float(row[0]) for row in rows)
     assert {row[1] for row in rows} == {POWERTRAIN, CHASSIS, "uart", "usb"}

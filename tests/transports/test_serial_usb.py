@@ -155,7 +155,7 @@ class TestFollowed:
         assert path(followed.now(only_one=False)) == "/dev/ttyACM2"
 
     def test_by_its_serial_number(self, host: Host, followed: Followed) -> None:
-        """Not one that was there before, though it has the same."""
+        """Not a port that was there before, though it has the same."""
         host.unplug("ttyACM0")
         assert followed.now(only_one=False) is None
         host.plug("2-1", 4, "ttyACM3", serial="0002")
@@ -168,7 +168,7 @@ class TestFollowed:
         assert followed.now(only_one=False) is None
         assert path(followed.now(only_one=True)) == "/dev/ttyACM1"
         host.plug("2-2", 5, "ttyACM2")
-        assert followed.now(only_one=True) is None, "which of the two can't be told"
+        assert followed.now(only_one=True) is None, "which of the two can't be known"
 
     def test_another_ones_place_is_not_its_own(self, host: Host, followed: Followed) -> None:
         """Two boards leave at the same time: the first that is back is not taken for the other."""

@@ -81,7 +81,7 @@ def test_nobody_else_is_heard(udp: UdpSocket, other: socket.socket) -> None:
 
 
 def test_a_part_that_restarts_is_silent(udp: UdpSocket, other: socket.socket) -> None:
-    """The host of a port that nobody listens on says so (ICMP), and that is no end."""
+    """The host of a port that nobody listens on says so (ICMP), and that is not an end."""
     met(udp, other)
     port = other.getsockname()[1]
     other.close()

@@ -325,7 +325,7 @@ def test_a_reset_ends_the_device(host: Host) -> None:
 
 
 class Blind(EmulatedUsbBackend):
-    """A back end that tells nobody of changes, as libusb's."""
+    """A back end that reports no changes, as libusb's."""
 
     wait_change = None  # type: ignore[assignment]
 
@@ -335,7 +335,7 @@ class Blind(EmulatedUsbBackend):
         return super().__getattribute__(name)
 
 
-@pytest.fixture(params=[EmulatedUsbBackend, Blind], ids=["told of changes", "looks again"])
+@pytest.fixture(params=[EmulatedUsbBackend, Blind], ids=["notified of changes", "looks again"])
 def either(request: pytest.FixtureRequest) -> Iterator[Host]:
     host = Host(request.param)
     yield host
@@ -486,7 +486,7 @@ def test_a_back_end_without_kernel_drivers() -> None:
 
 
 class Talking(UsbFunction):
-    """Answers string requests with what it was told to."""
+    """Answers string requests with what it was made to say."""
 
     def __init__(self, about: Descriptors, answers: Callable[[int], bytes]) -> None:
         super().__init__(about, refuse, lambda: None)

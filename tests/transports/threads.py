@@ -1,4 +1,4 @@
-"""Calls that wait, made in a thread of their own, so that a test can look at them and outlives one that never returns."""
+"""Calls that wait, made in a thread of their own, so that a test can look at them and outlives a call that never returns."""
 
 from __future__ import annotations
 
