@@ -290,7 +290,7 @@ def test_a_check_leaves_nothing_behind(desk: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-# What is found and the file lacks.
+# What is found and the file does not mention.
 
 
 @pytest.fixture
@@ -374,7 +374,7 @@ def adapter(device: str, product: str) -> ListPortInfo:
 
 @pytest.mark.real_time("a port of this host")
 def test_serial_adapters_that_the_file_lacks(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of one product: pseudo-terminals of an emulated line, and one that is no USB adapter."""
+    """Two of one product: pseudo-terminals of an emulated line, and one more port that is not a USB adapter."""
     file = tmp_path / "bench.toml"
     file.write_text('[bus.a]\nkind = "can"\ninterface = "virtual"\n')
     with Bench.open(desk) as other:
@@ -444,7 +444,7 @@ def test_the_record_of_what_was_found(desk: Path) -> None:
     }
     assert {"status": "ok", "version": "1.4.2", "mounted": "left"}.items() <= radar["properties"].items()
     assert listed["camera"]["manufacturer"] == "Told"  # By the part itself.
-    assert listed["imu"]["id"] == "imu"  # It has told no serial number; never a port.
+    assert listed["imu"]["id"] == "imu"  # It has reported no serial number; never a port.
     assert listed["imu"]["properties"]["status"] == "absent"
     for item in listed.values():
         assert all(isinstance(value, str) for value in item["properties"].values())

@@ -1,4 +1,4 @@
-"""The bench file: whatever is wrong with it is told with the file, the line and the key, and leads to exit status 12."""
+"""The bench file: whatever is wrong with it is reported with the file, the line and the key, and leads to exit status 12."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ def test_a_bad_pattern(match: str, phrase: str, tmp_path: Path) -> None:
     assert phrase in error.cause
 
 
-# What is no file, no text, no TOML.
+# What is not a file, not text, not TOML.
 
 
 @pytest.mark.parametrize(
@@ -585,7 +585,7 @@ version = {{send = "{send}", match = "([0-9.]+)"}}  #!
     ],
 )
 def test_a_question_that_its_bootloader_takes_for_commands(tmp_path: Path, send: str, does: str) -> None:
-    """AVR109, table 2: 'e' is Chip Erase, and comes to a loader that waits after a flash that was cut."""
+    """AVR109, table 2: 'e' is Chip Erase, and reaches a loader that waits after a flash that was cut."""
     text = CATERINA.format(probe="false", protocol="avr109", send=send)
     error = refused(tmp_path, text)
     assert isinstance(error, BenchKey)

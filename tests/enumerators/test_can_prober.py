@@ -1,4 +1,4 @@
-"""What a scan of a CAN bus finds: the file's ECUs, and those that it lacks, as lines to paste."""
+"""What a scan of a CAN bus finds: the file's ECUs, and ECUs that it does not mention, as lines to paste."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ emulated = {mute = true}
 def scanned(
     folder: Path, *, probe: bool = True, fd: bool = False, mute: bool = False, deaf_to_classic: bool = False
 ) -> Iterator[Bench]:
-    """A bench whose file lacks what UNLISTED has, on a bus that has it. `deaf_to_classic`: the ECU `eleven` hears CAN FD
+    """A bench whose file does not mention UNLISTED, on a bus that has it. `deaf_to_classic`: the ECU `eleven` hears CAN FD
     frames only."""
     (folder / "old.bin").write_bytes(application.make("1.4.2", "radar", "Acme", 1000, start=0x10000))
     words = {"probe": str(probe).lower(), "fd": str(fd).lower(), "mute": str(mute).lower()}

@@ -1,4 +1,4 @@
-"""What finds parts that the bench file lacks: by entry points, those of other packages among them."""
+"""What finds parts that the bench file does not mention: by entry points, those of other packages among them."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class TestWhoAnswers:
         assert lines.splitlines()[2:] == ['bus = "line"', 'protocol = "stm32-uart"']
 
     def test_the_later_one_of_two(self, lab: Lab) -> None:
-        """The Mega's loader takes no notice of what is no message."""
+        """The Mega's loader takes no notice of what is not a message."""
         wire = lab.avr(WIRING)
         with lab.bench(wire, f'{QUIET}\nask = [{{protocol = "avr109"}}, {{protocol = "stk500v2"}}]') as bench:
             [lines] = found(bench)

@@ -1,4 +1,4 @@
-"""Targets: what a text on the command line comes to as a bench file, and what is said of one that is wrong."""
+"""Targets: the bench file that a text on the command line stands for, and what is said of a wrong text."""
 
 from __future__ import annotations
 

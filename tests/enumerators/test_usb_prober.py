@@ -1,4 +1,4 @@
-"""What is found on USB: components of the file, and devices that it lacks, as lines that work once they are pasted."""
+"""What is found on USB: components of the file, and devices that it does not mention, as lines that work once they are pasted."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_lines_that_are_pasted_work(lab: Scanned, part: Part, boot: str) -> None
 
 
 def test_pasted_lines_also_find_the_part_in_its_bootloader(lab: Scanned) -> None:
-    """After an update that was cut: it sits in DFU mode, with ids that nobody has told."""
+    """After an update that was cut: it sits in DFU mode, with ids that nobody has named."""
     device = lab.add(F405)
     (found,) = lab.unlisted()
     (entry,) = lab.file(found.lines).entries.values()
