@@ -353,7 +353,8 @@ def _bus(text: str, head: str) -> tuple[type[Transport], Where]:
         transport: type[Transport] = plugins.load(plugins.TRANSPORTS, kind)
         where = transport.where(_decoded(text, place))
         if where is None or where.address:
-            _wrong(text, f"names no bus of kind {kind}: {quoted(place)}", forms=_bus_forms([transport]))
+            right = _near_buses(text, place, [transport])
+            _wrong(text, f"names no bus of kind {kind}: {quoted(place)}", *right, forms=_bus_forms([transport]))
         return transport, where
     claims = _claims(text, head)
     if len(claims) > 1:
@@ -362,8 +363,21 @@ def _bus(text: str, head: str) -> tuple[type[Transport], Where]:
         _wrong(text, "may be several kinds of bus", *right, forms=_bus_forms(parts))
     if not claims or claims[0][1].address:
         _refuse_near_protocol(text, kind)
-        _wrong(text, "begins with no protocol and names no bus", forms=_bus_forms(one for _, one in _transports()))
+        all_kinds = [transport for _, transport in _transports()]
+        right = _near_buses(text, head, all_kinds)
+        _wrong(text, "begins with no protocol and names no bus", *right, forms=_bus_forms(all_kinds))
     return claims[0]
+
+
+def _near_buses(text: str, place: str, transports: Iterable[type[Transport]]) -> list[str]:
+    """The target with its place as it is probably meant, for each kind of bus that has such a place."""
+    _, mark, settings = text.partition("?")
+    near = [(one, one.nearly(_decoded(text, place))) for one in transports]
+    return [
+        f"{meant}{mark}{settings}"
+        for one, meant in near
+        if meant and (where := one.where(meant)) is not None and not where.address
+    ]
 
 
 def _claims(text: str, head: str) -> list[tuple[type[Transport], Where]]:
@@ -415,7 +429,9 @@ def _wrong_place(text: str, protocol: str, place: str, transport: type[Transport
     if not transport.where_form:
         _wrong(text, f"can't be named so: a bus of kind {transport.kind} needs a bench file")
     said = f"{quoted(place)} is not a place" if place else "there is no place after the protocol,"
-    _wrong(text, f"{said} on a bus of kind {transport.kind}", forms=[form(protocol)])
+    near = transport.nearly(_decoded(text, place))
+    right = [f"{protocol}:{near}{text.removeprefix(f'{protocol}:{place}')}"] if near else []
+    _wrong(text, f"{said} on a bus of kind {transport.kind}", *right, forms=[form(protocol)])
 
 
 def _wrong_protocol(text: str, protocol: str, head: str, colon: str) -> NoReturn:

@@ -101,6 +101,11 @@ class Transport(ABC):
         return None
 
     @classmethod
+    def nearly(cls, text: str) -> str:
+        """The place that is probably meant by a text that names none: an interface's bare name, say; "": none is seen."""
+        return ""
+
+    @classmethod
     def misplaced(cls, text: str) -> tuple[str, str] | None:
         """The place, and a setting of the bus, of a WHERE that says both in a way that targets don't; None: it does not."""
         return None

@@ -245,6 +245,11 @@ class CanBus(Transport):
         return opening.where(text)
 
     @classmethod
+    def nearly(cls, text: str) -> str:
+        """A CAN interface of Linux by its bare name, as candump takes it: can0."""
+        return f"{opening.SOCKETCAN}:{text}" if re.fullmatch(r"(?:v|vx|sl)?can[\w.-]*", text) else ""
+
+    @classmethod
     def wheres(cls) -> Iterator[str]:
         yield from (f"{opening.SOCKETCAN}:{link.name}" for link in host.interfaces())
 

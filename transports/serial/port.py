@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import termios
 from collections.abc import Iterable, Iterator, Mapping
@@ -93,6 +94,11 @@ class SerialPort(Transport):
     def where(cls, text: str) -> Where | None:
         """The path of a device, which begins with "/" or ".", or a URL of pyserial's."""
         return opening.where(text)
+
+    @classmethod
+    def nearly(cls, text: str) -> str:
+        """A device by its bare name: ttyUSB0."""
+        return f"/dev/{text}" if re.fullmatch(r"(?:tty|rfcomm)\w+", text) else ""
 
     @classmethod
     def misplaced(cls, text: str) -> tuple[str, str] | None:

@@ -270,6 +270,12 @@ class UsbBus(Transport):
         return None if text else Where({}, cls.kind)
 
     @classmethod
+    def nearly(cls, text: str) -> str:
+        """VENDOR:PRODUCT with 0x before a number, or without its leading zeros."""
+        found = re.fullmatch(r"(?:0[xX])?([0-9A-Fa-f]{1,4}):(?:0[xX])?([0-9A-Fa-f]{1,4})", text)
+        return ":".join(word.zfill(4) for word in found.groups()) if found else ""
+
+    @classmethod
     def place(cls, address: Mapping[str, Any]) -> str:
         if "serial" not in address and "port" in address:
             return str(address["port"])
