@@ -160,6 +160,18 @@ def test_rollback_brings_back_what_can_be(desk: Desk) -> None:
     assert listed["not_whole"] == []
 
 
+def test_a_whole_image_of_another_version_is_not_called_torn(desk: Desk) -> None:
+    """The radar's memory can't be read, so it keeps the new image, which is whole and runs."""
+    child = desk.manifest.parent / "radar.importmanifest.json"
+    child.write_text(child.read_text().replace('"installedCriteria": "1.5.0"', '"installedCriteria": "1.5.1"'))
+    done = desk.run("apply", desk.manifest)
+    assert (done.status, desk.seen()["front-radar"]) == (8, "1.5.0")
+    assert "manifest create --installed-criteria VERSION" in done.err
+    said = desk.run("history").out
+    assert "failed" in said
+    assert said.rstrip().endswith("  neither as before nor as wanted: front-radar")
+
+
 @pytest.mark.parametrize(("command", "status"), [("resume", 0), ("history", 0), ("rollback", 4), ("report", 4)])
 def test_a_state_folder_without_updates_is_named(desk: Desk, command: str, status: int) -> None:
     """Whoever names a wrong one sees that nothing was found there."""

@@ -225,6 +225,7 @@ def test_another_version_than_wanted_is_an_error_and_can_be_undone(bench: Bench)
     with pytest.raises(VersionMismatch) as caught:
         made.act("install")
     assert caught.value.component == "imu"
+    assert caught.value.remedy.endswith("reports: proxyflash manifest create --installed-criteria VERSION")
     assert made.act("apply").code == ResultCode.FAILURE
     assert made.act("restore").code == ResultCode.RESTORE_SUCCESS
     assert version(bench, "imu") == "1.4.2"

@@ -245,8 +245,9 @@ def history(session: Session) -> int | None:
     for row in rows:
         began = f"{row['began'][:19].replace('T', ' ')}Z" if row["began"] else "-"
         about = f"  undoes {row['undoes']}" if row["undoes"] else ""
-        for what in ("not_whole", "not_brought_back"):
-            about += f"  {what.replace('_', ' ')}: {word(', '.join(row[what]))}" if row[what] else ""
+        # Of the first ones some hold a whole image: one of a version that the update did not want.
+        for what, said in (("not_whole", "neither as before nor as wanted"), ("not_brought_back", "not brought back")):
+            about += f"  {said}: {word(', '.join(row[what]))}" if row[what] else ""
         session.output.line(f"{row['number']:>4}  {began:<20}  {row['ending']:<19}  {word(row['update'])}{about}")
     return None
 

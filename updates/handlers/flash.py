@@ -22,7 +22,7 @@ from ...enumerators.bench_component import BenchComponent
 from ...enumerators.component import Component, Presence
 from ...enumerators.host import HostComponent
 from ...flashers import plan as planning
-from ...flashers.errors import ImageFormat, ImageWrongPart, NoResponse
+from ...flashers.errors import ImageFormat, ImageWrongPart, NoResponse, VersionMismatch
 from ...flashers.formats import LARGEST_FILE, load, loads
 from ...flashers.image import HIGHEST, FirmwareImage, Segment
 from ...flashers.memory import MemoryMap
@@ -141,7 +141,7 @@ class FlashHandler(StepHandler):
         return ActionResult(ResultCode.NOT_INSTALLED)
 
     def install(self) -> ActionResult:
-        with naming(self._component.name):
+        with naming(self._component.name), _advice_for_a_step():
             result = self._component.flash(self._image(), expect_version=self._wanted, context=self.context.run)
         version = f"-> {result.version}, " if result.version else ""
         return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"{version}verified ({result.verified})")
@@ -263,6 +263,9 @@ def _advice_for_a_step() -> Iterator[None]:
     except ImageFormat as error:
         remedy = error.remedy.replace("--format bin", "manifest create --property format=bin")
         raise error.advised(remedy) from error
+    except VersionMismatch as error:
+        remedy = "Is it the right file? If it is, make the manifest with the version that its application reports: "
+        raise error.advised(f"{remedy}proxyflash manifest create --installed-criteria VERSION") from error
 
 
 def _load(step: InlineStep, files: Sequence[Path]) -> FirmwareImage:
