@@ -100,6 +100,14 @@ def test_another_update_that_keeps_nothing(lab: Lab) -> None:
         lab.rollback()
 
 
+def test_nothing_was_kept_and_no_other_update_can_be_undone(lab: Lab) -> None:
+    """The history would show nothing that helps: what is left is said, as after a rollback in part."""
+    assert lab.apply(with_check(lab, "scripts", parts=False)).succeeded
+    with pytest.raises(UpdateUnknown) as caught:
+        lab.rollback()
+    assert caught.value.remedy == "host: undo by hand what step 1 (test/file:1) has done"
+
+
 @pytest.mark.parametrize("number", [3, 4, 9])
 def test_a_number_that_can_not_be_undone(lab: Lab, number: int) -> None:
     """A rollback, an update that changed nothing, and none."""

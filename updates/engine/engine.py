@@ -49,7 +49,7 @@ from .attempts import Attempts
 from .journal import Journal
 from .plan import UpdatePlan, flash_again
 from .progress import Ending, Kind, Progress
-from .report import Outcome
+from .report import Outcome, undoing_by_hand
 from .store import Change, Seen, Store, StoredUpdate
 from .task_runner import RunSettings
 from .update_run import UpdateRun
@@ -258,7 +258,7 @@ class Engine:
                 self.store.entry(number)
                 raise UpdateUnknown(f"update {number} is a rollback, or has changed nothing")
             if not found.is_for_rollback:
-                raise UpdateUnknown(self._nothing_kept(found), remedy=self._further(found))
+                raise self._nothing_kept(found)
             return found
         last = next(changes, None)
         if last is None:
@@ -269,7 +269,7 @@ class Engine:
         while not found.is_for_rollback:
             before = next(changes, None)
             if before is None or not _is_again(found, before):
-                raise UpdateUnknown(self._nothing_kept(last), remedy=self._further(last))
+                raise self._nothing_kept(last)
             found = before
         return found
 
@@ -289,20 +289,24 @@ class Engine:
         what = f"Update {other.number}, {other.progress().begin['update']}, can still be undone: "
         return (what, NextAction.ROLLBACK, f" {other.number}")
 
-    def _nothing_kept(self, change: Change) -> str:
-        """Why nothing of a change can be brought back."""
+    def _nothing_kept(self, change: Change) -> UpdateUnknown:
+        """Why nothing of a change can be brought back, and what can be done: another rollback, or by hand."""
         said = f"of update {change.kept.number}, {change.done.begin['update']}, nothing was kept that could be brought back"
+        remedy = self._further(change)
         if any(state.has_kept for state in change.done.tasks):
-            return f"{said}; a later update has taken its place"
+            return UpdateUnknown(f"{said}; a later update has taken its place", remedy=remedy)
         with suppress(ProxyflashError):
             plan = _plan_of(change.kept, change.done, _own(change.kept, change.done, Policy()))
+            left = [
+                (task, state) for task, state in zip(plan.tasks, change.done.tasks, strict=True) if not state.as_before
+            ]
             reasons = {
                 f"step {task.label} on {task.target}: {planning.no_way_back(self.bench, task, state.results)}": None
-                for task, state in zip(plan.tasks, change.done.tasks, strict=True)
-                if not state.as_before
+                for task, state in left
             }
             said = "; ".join((said, *reasons))
-        return said
+            remedy = remedy or undoing_by_hand([task for task, _ in left])
+        return UpdateUnknown(said, remedy=remedy)
 
     def _take(self) -> None:
         """The bench is this engine's alone. Raises BenchLocked, StepHangs."""

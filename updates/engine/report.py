@@ -139,7 +139,7 @@ class Outcome:
             by_hand = [item for item in self.results if item.is_torn and not item.can_be_brought_back]
             again = (
                 *again,
-                *(piece for item in by_hand for piece in _by_hand(item, follows=item is not by_hand[0] or bool(again))),
+                *undoing_by_hand([item.task for item in by_hand], follows=bool(again)),
             )
             return StepFailed(f"not everything could be brought back: {left} could not", remedy=again)
         return failed.advised((*failed.advice, " ", *again)) if again else failed
@@ -243,13 +243,17 @@ def _result(task: Task, state: TaskProgress, progress: Progress, *, may_wait: bo
     return TaskResult(replace(task, status=status), result, error, state.results, state.touched)
 
 
-def _by_hand(item: TaskResult, *, follows: bool) -> tuple[str | NextAction, ...]:
-    """What a person does about a task of which nothing was kept. `follows`: another advice stands before."""
-    task, begin = item.task, ". " if follows else ""
-    if not (task.handler.enters_bootloader and task.component):
-        return (f"{begin}{task.target}: undo by hand what step {task.label} ({task.step.handler}) has done",)
-    had = f" with {task.component.version}, which it had" if task.component.version else " with what it had"
-    return (f"{begin}{task.target}: flash it{had}: ", NextAction.FLASH, f" {task.target} FILE")
+def undoing_by_hand(tasks: Sequence[Task], *, follows: bool = False) -> tuple[str | NextAction, ...]:
+    """What a person does about tasks of which nothing was kept. `follows`: another advice stands before."""
+    found: list[str | NextAction] = []
+    for task in tasks:
+        begin = ". " if follows or found else ""
+        if not (task.handler.enters_bootloader and task.component):
+            found.append(f"{begin}{task.target}: undo by hand what step {task.label} ({task.step.handler}) has done")
+            continue
+        had = f" with {task.component.version}, which it had" if task.component.version else " with what it had"
+        found += (f"{begin}{task.target}: flash it{had}: ", NextAction.FLASH, f" {task.target} FILE")
+    return tuple(found)
 
 
 def _to_bring_back(status: Status, state: TaskProgress) -> tuple[Status, str]:
