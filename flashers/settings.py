@@ -201,6 +201,7 @@ class Settings:
     """
 
     keys_declared: ClassVar[Mapping[str, Key]] = {}
+    _own: ClassVar[Mapping[str, Key]] = {}
     takes_more: ClassVar[bool] = False
     _adapter: ClassVar[Any] = None
     _model: ClassVar[Any] = None
@@ -211,13 +212,14 @@ class Settings:
     def __init_subclass__(cls, *, takes_more: bool = False) -> None:
         cls.takes_more = takes_more or cls.takes_more
         cls._adapter = cls._model = None
-        own = {
+        cls._own = {
             name: Key(cls, name, written, cls.__dict__.get(name, _NEEDED))
             for name, written in cls.__annotations__.items()
             if not name.startswith("_") and not _is_of_the_class(written)
         }
-        inherited = [vars(base).get("keys_declared", {}) for base in reversed(cls.__mro__[1:])]
-        cls.keys_declared = {name: key for keys in (*inherited, own) for name, key in keys.items()}
+        # In Python's order: a key that one base only inherits is that of another base which declares it again.
+        of_each = [vars(base).get("_own", {}) for base in reversed(cls.__mro__)]
+        cls.keys_declared = {name: key for keys in of_each for name, key in keys.items()}
 
     def __init__(self, **given: Any) -> None:
         vars(self).update(vars(self.model_validate(given)))

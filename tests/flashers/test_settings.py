@@ -120,6 +120,24 @@ class Table(Settings):
 FOLDER = Path("/bench")
 
 
+class Stricter(Inner):
+    number: int = Field(ge=1, le=2)
+
+
+class Other(Inner):
+    pass
+
+
+class Both(Other, Stricter):
+    pass
+
+
+def test_a_key_is_that_of_the_base_that_python_finds_first() -> None:
+    assert Both.of_file({"number": 2}, FOLDER).number == 2
+    with pytest.raises(ValidationError, match="less than or equal to 2"):
+        Both.of_file({"number": 3}, FOLDER)
+
+
 def test_values_are_given_as_their_types_are() -> None:
     table = {"raw": "01 02", "double": 3, "many": [{"number": 2}], "more": {"a": 1}}
     found = Table.of_file(table, FOLDER)
