@@ -11,9 +11,9 @@ def descriptors() -> set[str]:
 
 
 def until_ended(process: int, seconds: float = 60) -> None:
-    """Fails if a process runs on for so many seconds.
+    """Fails if a process runs on for `seconds`.
 
-    One that was killed may run for a moment more; one that ended counts as ended before its parent fetches it.
+    A killed process may run for a moment more; an ended process counts as ended before its parent fetches it.
     """
     try:
         descriptor = os.pidfd_open(process)

@@ -1,4 +1,4 @@
-"""What setup.cfg requires is what the installed modules import, no more and no less, and holds for each Python that it names."""
+"""setup.cfg requires what the installed modules import, no more and no less, and this holds for each Python that it names."""
 
 from __future__ import annotations
 

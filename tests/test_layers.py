@@ -466,7 +466,7 @@ CLOCKS = ("transports/clock.py", "transports/simulated_clock.py")
 OF_THE_CLOCK = ("time", "threading", "queue", "sched", "concurrent")
 REAL = {
     "hil_tests/signal_guard.py": "signals belong to the process's own main thread",
-    "hil_tests/simulated_time.py": "tells tests that they use real time",
+    "hil_tests/simulated_time.py": "warns of tests that use real time",
     "tools/commands/session.py": "within a signal nothing but a real thread, which uses no clock, may print",
     "transports/recording/records.py": "formats times that were recorded",
 }

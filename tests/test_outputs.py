@@ -1,6 +1,6 @@
 """There is one way to a person: what comes from elsewhere passes `transports.plain` before it is shown or kept as text.
 
-Each place that writes to a stream, a test report or a log by itself is named here, with the reason why it may.
+Each place that writes to a stream, a test report or a log without that is named here, with the reason why it may.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ASKING = {"is_terminal", "takes_escapes"}
 
 
 def ways_out(tree: ast.AST) -> Iterator[str]:
-    """What in a module writes to a person by itself, with its line."""
+    """What in a module writes to a person without `transports.plain`, with its line."""
     looked_at = {
         id(argument)
         for node in ast.walk(tree)

@@ -30,7 +30,7 @@ from .test_dependencies import ROOT, SETUP, installed_files, listed
 
 @dataclass(frozen=True)
 class Private:
-    """`owner`: the class that has the name, as an attribute or as one that its own code uses. `users`: our modules."""
+    """`owner`: the class that has the name, as an attribute or as a name that its own code uses. `users`: our modules."""
 
     library: str
     owner: Any

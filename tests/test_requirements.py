@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 LOCKS = ("build", "run", "dev", "docs", "tools")
 COMPILED = ("cbor2", "cffi", "cryptography", "pydantic-core")
-"""What has files of its own for each processor."""
+"""Packages with files of their own for each processor."""
 
 
 def text_of(lock: str) -> str:

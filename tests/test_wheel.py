@@ -44,7 +44,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that holds the wheel and what it requires, and nothing else."""
+    """An environment that holds the wheel and what it requires, and nothing else."""
 
     def make(folder: Path) -> None:
         run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)

@@ -47,7 +47,7 @@ def test_every_benchmark_is_tried() -> None:
     assert {*SIDES, "simulated"} == set(BENCHMARKS)
 
 
-@pytest.mark.real_time("peer programs, and real time is what is measured")
+@pytest.mark.real_time("peer programs, and real time is measured")
 @pytest.mark.parametrize("name", SIDES)
 def test_every_row_comes(name: str, short_folder: Path) -> None:
     rows = BENCHMARKS[name](QUICK, short_folder, lambda text: None)

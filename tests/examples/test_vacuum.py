@@ -51,7 +51,7 @@ class Vacuum(Desk):
         return self.run("--json", "plan", manifest_of(self.folder, update)).document
 
     def reported(self) -> dict[str, Any]:
-        """The last update's report, which `apply` has told before."""
+        """The last update's report, which `apply` has shown before."""
         found: dict[str, Any] = self.run("--json", "report").document["report"]
         return found
 
@@ -338,7 +338,7 @@ def test_the_readme_shows_what_one_sees(vacuum: Vacuum, monkeypatch: pytest.Monk
     for command, wanted in lines[2:]:
         printed = reader.types(command)
         assert fits(printed, wanted), f"$ {command}\n{printed}"
-    # Every update is shown, and the last state is what all of them come to.
+    # Every update is shown, and the last state is that after all of them.
     typed = "\n".join(command for command, _ in lines)
     for folder in sorted((EXAMPLE / "updates").iterdir()):
         assert folder.name in typed or folder.name == "1-bundle"

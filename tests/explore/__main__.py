@@ -55,7 +55,7 @@ def duration(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < math.inf:
-        raise BadSeeds(f"{shown(text)} is no time: write a number of seconds above 0")
+        raise BadSeeds(f"{shown(text)} is not a time: write a number of seconds above 0")
     return seconds
 
 

@@ -127,7 +127,7 @@ class Disk:
         return self._cut(kept, lambda sure, now: sure + int((now - sure) * part), lambda: part >= 0.5)
 
     def _cut(self, kept: int, end: Callable[[int, int], int], is_new: Callable[[], bool]) -> Image:
-        """`kept`: so many operations on names. `end`: of what was appended, from the lengths at the last fsync and now.
+        """`kept`: how many operations on names. `end`: of what was appended, from the lengths at the last fsync and now.
 
         `is_new`: whether there is the new one of what was overwritten.
         """
@@ -348,7 +348,7 @@ def _open_of_disk(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | Non
     return _open(path, flags, mode, dir_fd=dir_fd)
 
 
-# While this module is imported, when no test runs: one that has put something in the place of these would take ours away
+# While this module is imported, when no test runs: a test that has put something in the place of these would take ours away
 # at its end.
 os.open = _open_of_disk
 os.fsync = _fsync_of_disk  # type: ignore[assignment]

@@ -49,7 +49,7 @@ class Trouble:
     twice). `target`: the part or the bus, where it has one. `at`: the flash operation, unit, or point, counted from 1 since
     the command began. `point`: which points count: "disk", "event", "wire" or "any". `what`: of a wire, which fault;
     `chance`: how likely, by unit; `amount`: bytes left on a disk that fills, or seconds that a clock is set back.
-    `mends`: simulated seconds after which it passes by itself while the command runs; 0: not before the command has ended.
+    `mends`: simulated seconds after which it passes while the command runs; 0: not before the command has ended.
     """
 
     kind: str

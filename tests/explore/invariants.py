@@ -23,7 +23,7 @@ commands: a protocol without a checksum notices neither."""
 
 
 def after_command(world: World, ended: Ended) -> Iterator[str]:
-    """Of one command that has ended, by itself or by a kill."""
+    """Of one command that has ended, on its own or by a kill."""
     if ended.raised is not None:
         yield f"{type(ended.raised).__name__} left the command: {ended.raised}"
     yield from (f"it left {what}" for what in ended.left)
@@ -45,7 +45,7 @@ def after_command(world: World, ended: Ended) -> Iterator[str]:
     if ended.status is not None and "Traceback" in ended.output:
         yield "it printed a traceback"
     if ended.status == ExitStatus.INTERRUPTED:
-        # MCUboot works on the flash by itself, whenever the part starts.
+        # MCUboot itself works on the flash whenever the part starts.
         for name in ended.worked:
             if not world.case.part(name).family.mcuboot:
                 yield f"it was reported that nothing was changed, and the flash of {name} was worked on"
@@ -74,7 +74,7 @@ def claimed_by_steps(world: World, ended: Ended) -> Iterator[str]:
         if isinstance(event, StepFinished):
             last[event.component] = event
         elif isinstance(event, StepStarted):
-            # Its end is not told yet: a rollback may have begun to bring the old image back.
+            # Its end is not reported yet: a rollback may have begun to bring the old image back.
             last.pop(event.component, None)
     for part in world.case.parts:
         event = last.get(part.name)
@@ -87,7 +87,7 @@ def claimed_by_steps(world: World, ended: Ended) -> Iterator[str]:
 
 
 def not_again(world: World, ended: Ended) -> Iterator[str]:
-    """No step that was told as done begins again in the same update."""
+    """No step that was reported as done begins again in the same update."""
     found = entries(world)
     if not found or ended.arguments[0] not in ("apply", "resume"):
         return
@@ -95,7 +95,7 @@ def not_again(world: World, ended: Ended) -> Iterator[str]:
     for event in ended.events:
         begins = isinstance(event, ActionStarted) and event.action in NOT_AGAIN
         if begins and f"{event.label} {event.component}" in done:
-            yield f"step {event.label} of {event.component} was told as done, and {event.action} began again"
+            yield f"step {event.label} of {event.component} was reported as done, and {event.action} began again"
         if isinstance(event, StepFinished) and event.status is Status.DONE:
             done.add(f"{event.label} {event.component}")
 

@@ -171,7 +171,7 @@ def _recover(world: World, result: Result) -> None:
 
 
 def _by_hand(world: World) -> None:
-    """What a remedy that is no command asks a person for: to reset parts, as each wants it."""
+    """What a remedy that is not a command asks a person for: to reset parts, as each wants it."""
     for part in world.case.parts:
         device = world.device(part)
         device.rescue()

@@ -58,18 +58,18 @@ def test_make_hands_on_what_names_no_seeds(variable: str, value: str) -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    said = "names no seeds" if variable == "SEEDS" else "is no time"
+    said = "names no seeds" if variable == "SEEDS" else "is not a time"
     assert f"{value!r} {said}: write a number" in done.stderr
     assert "Syntax error" not in done.stderr
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "nan", "inf", "1e1000", "soon", ""])
 def test_what_is_no_time(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run of no seeds would pass for one that found nothing."""
+    """A run of no seeds would pass for a run that found nothing."""
     with pytest.raises(SystemExit) as ended:
         main([f"--seconds={text}"])
     assert ended.value.code == 2
-    assert "is no time: write a number of seconds above 0" in capsys.readouterr().err
+    assert "is not a time: write a number of seconds above 0" in capsys.readouterr().err
 
 
 def test_a_seed_that_holds_is_counted(capsys: pytest.CaptureFixture[str]) -> None:

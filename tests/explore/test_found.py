@@ -104,7 +104,7 @@ FOUND = {
         twice("dfu", "usb", Trouble("halt", 5), Trouble("power", 14, point="event", seed=2)),
         lambda: replaced(private_files, "_is_empty", lambda number: False),
     ),
-    # A part with its own USB port waits in its loader because half an application is no good, and was told to start that.
+    # A part with its own USB port waits in its loader because half an application is useless, and was ordered to start that.
     "a scan leaves a loader waiting on its own port": Found(
         alone("avr109", "serial", Trouble("supply", 2, "part1")), own_port_is_reset_by_opening
     ),
@@ -118,7 +118,7 @@ FOUND = {
         lambda: replaced(Bench, "close", opened_again),
     ),
     # Once a part was restored, a Ctrl-C said that nothing was changed.
-    "what a rollback did is told": Found(
+    "what a rollback did is reported": Found(
         replace(
             alone("stk500v1", "serial"),
             rounds=(

@@ -52,7 +52,7 @@ from .disk import Disk, Image
 from .draw import NEW, OLD, OTHER, Bus, Case, Part, Trouble
 
 LONGEST = 1e6
-"""Simulated seconds that a command may take; one that takes longer hangs."""
+"""Simulated seconds that a command may take; a command that takes longer hangs."""
 NOT_OF_A_PROCESS = ("proxyflash.emulators.", "tests.explore.")
 """Modules whose threads are the world's, whoever started them."""
 
@@ -139,7 +139,7 @@ class World:
         self.boot = 1
         self.process: Process | None = None
         self.finished: dict[str, set[str]] = {}
-        """By the journal of an update, the steps that were told as done, as "label component"."""
+        """By the journal of an update, the steps that were reported as done, as "label component"."""
         self.armed: list[Trouble] = []
         self.hands: list[Any] = []
         """Threads that mend something after a while."""
@@ -416,7 +416,7 @@ class World:
                     device.board.reset()
 
     def disarm(self) -> None:
-        """What has not happened yet doesn't any more; what has, stays."""
+        """A trouble that has not happened yet will not happen; a trouble that has, stays."""
         self.armed = [trouble for trouble in self.armed if trouble.kind in ("wire", "disk")]
         for bus in self.buses.values():
             for device in bus.devices.values():

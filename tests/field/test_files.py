@@ -57,7 +57,7 @@ def tarred() -> bytes:
 
 
 def old_tar() -> bytes:
-    """As `tar --format=v7` writes a header: nothing in it but the checksum tells a tar archive."""
+    """As `tar --format=v7` writes a header: nothing in it but the checksum marks a tar archive."""
     names = b"firmware.bin".ljust(100, b"\0") + b"0000644\0" + b"0001750\0" * 2 + b"00000000000\0" * 2
     total = sum(names) + 8 * 0x20 + 0x30
     return (names + b"%06o\0 0" % total).ljust(10240, b"\0")

@@ -71,7 +71,7 @@ security = {{key = "xor", secret = "5a5a5a5a"}}
 def test_a_part_is_erased_by_its_own_sectors(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, profile: str, status: int, said: str
 ) -> None:
-    """An STM32F413 (RM0430, table 5: 4 sectors of 16 KiB, one of 64, eleven of 128), told rightly and wrongly.
+    """An STM32F413 (RM0430, table 5: 4 sectors of 16 KiB, one of 64, eleven of 128), described rightly and wrongly.
 
     https://github.com/stlink-org/stlink/issues/785, https://github.com/stlink-org/stlink/issues/1494,
     https://github.com/florisla/stm32loader/issues/24

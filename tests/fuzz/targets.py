@@ -1,7 +1,7 @@
 """Every reader of what comes from elsewhere, as one function from bytes: it returns, or raises where the reader is at fault.
 
-What a reader is documented to raise is taken. Anything else that it raises is a fault, E-UNEXPECTED too. `TARGETS` is what
-the tests and `make fuzz` go through.
+What a reader is documented to raise is taken. Anything else that it raises is a fault, E-UNEXPECTED too. The tests
+and `make fuzz` go through `TARGETS`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def reader(*documented: type[Exception]) -> Callable[[Target], Target]:
             try:
                 function(data)
             except documented as error:
-                # Whatever it is, it can be told.
+                # Whatever it is, it can be printed.
                 str(error).encode("utf-8", "backslashreplace")
 
         TARGETS[function.__name__] = target

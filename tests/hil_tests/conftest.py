@@ -1,4 +1,4 @@
-"""Suites that are run by a pytest of their own: on an emulated bench, and on one that is hardware from there."""
+"""Suites that are run by a pytest of their own: on an emulated bench, and on a bench that is hardware from there."""
 
 from __future__ import annotations
 

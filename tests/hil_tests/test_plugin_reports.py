@@ -1,4 +1,4 @@
-"""What a run of bench tests tells: JUnit XML, recordings, measurements; the same over the workers of pytest-xdist."""
+"""What a run of bench tests reports: JUnit XML, recordings, measurements; the same over the workers of pytest-xdist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bench test finds and leaves: parts brought back, what broke told once, everything safe at the end."""
+"""What a bench test finds and leaves: parts brought back, what broke reported once, everything safe at the end."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_torn_part_without_releases_is_broken(suite: Suite, hardware: Outside)
 
 
 def test_a_part_that_falls_silent_is_told_once(suite: Suite, hardware: Outside) -> None:
-    """The first test fails by itself; from then on the part is known to be broken, and the other one is not."""
+    """The first test fails on its own; from then on the part is known to be broken, and the other one is not."""
     suite.bench.write_text(suite.bench.read_text().partition("[power.front]")[0])
     done = suite.run("""
 def test_before(component):

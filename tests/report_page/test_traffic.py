@@ -52,7 +52,7 @@ def test_can_fd_carries_more_at_a_higher_data_rate() -> None:
 
 
 def test_a_line_has_the_rate_with_which_most_of_its_bytes_passed() -> None:
-    """A touch at 1200 bit/s is no rate of a flash."""
+    """A touch at 1200 bit/s is not a rate of a flash."""
     records: list[Record] = [
         SerialLine(1.0, "line", (("baudrate", 1200),)),
         SerialBytes(1.1, "line", True, b"?"),

@@ -1,7 +1,7 @@
 """Runs pyusb's own tests over the emulated backend, in its folder `tests`, and prints how each of them ended, as JSON.
 
 Its suites are single tests that call one method after the other and end with the first that fails; here each method
-counts for itself. The device is the one that they were written for, the benchmark firmware of libusb-win32: loops on a
+counts for itself. The device is that for which they were written, the benchmark firmware of libusb-win32: loops on a
 bulk, an interrupt and an isochronous pair of endpoints, one in each alternate setting, and a buffer that vendor requests
 write and read.
 """

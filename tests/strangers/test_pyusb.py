@@ -11,7 +11,7 @@ from proxyflash.tests.strangers.suites import HERE, differences, fetch, files
 pytestmark = pytest.mark.real_time("a suite that nobody here wrote")
 
 KNOWN: dict[str, str] = {}
-"""The tests that can't hold, and why. Isochronous transfers, which the backend lacks, they pass over by themselves."""
+"""The tests that can't hold, and why. Isochronous transfers, which the backend doesn't have, they pass over by themselves."""
 LEFT_OUT = {
     "devinfo": "it has no tests",
     "utils": "it has no tests",

@@ -1,4 +1,4 @@
-"""The emulated part of a ring, with its bootloader. It knows the frames by itself: nothing of it is the flasher's."""
+"""The emulated part of a ring, with its bootloader. It has its own code for the frames: nothing of it is the flasher's."""
 
 from __future__ import annotations
 
