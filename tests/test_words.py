@@ -44,10 +44,19 @@ SOURCES = [
     path
     for folder in (
         "benchmarks", "docs", "emulators", "enumerators", "examples", "flashers", "hil_tests", "report_page", "testing",
-        "tools", "transports", "updates",
+        "tests", "tools", "transports", "updates",
     )
     for path in sorted((ROOT / folder).rglob("*.py"))
+    if path != Path(__file__)
 ]  # fmt: skip
+"""All modules but this one, which names the words."""
+DATA = {
+    "tests/enumerators/test_bench.py": 'manufacturer = "Told',
+    "tests/report_page/test_collecting.py": "FAILED  is what the part says",
+    "tests/updates/test_simulator.py": "as told",
+    "tests/updates/test_swupdate.py": '"resultDetails": "told"',
+}
+"""Texts that tests give to the product, by module."""
 BANNED = re.compile("|".join(rf"\b(?:{words})\b" if words[0] != "(" else rf"{words}" for words in INSTEAD))
 
 
@@ -99,10 +108,11 @@ def said_in(source: str) -> Iterator[tuple[int, str]]:
 
 
 def test_the_modules_have_plain_words() -> None:
-    assert len(SOURCES) > 300
+    assert len(SOURCES) > 700
     found: list[str] = []
     for path in SOURCES:
         source = re.sub("|".join(ALLOWED), "", path.read_text(encoding="utf-8"))
+        source = source.replace(DATA.get(str(path.relative_to(ROOT)), "\0"), "")
         if BANNED.search(source.lower()):  # Only such a module is worth its parsing.
             found += [
                 f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
@@ -110,6 +120,11 @@ def test_the_modules_have_plain_words() -> None:
                 if found_in(re.sub(r"`[^`\n]*`", "", line))
             ]
     assert found == [], INSTEAD
+
+
+@pytest.mark.parametrize("module", DATA)
+def test_a_text_that_is_data_is_still_in_its_module(module: str) -> None:
+    assert DATA[module] in (ROOT / module).read_text(encoding="utf-8")
 
 
 def test_such_a_word_is_seen_in_a_module() -> None:
