@@ -111,6 +111,7 @@ class Table(Settings):
     seconds: float = Field(default=1.0, le=5)
     function: str = Field(default="", pattern=r"^\w*$")
     finite: float = Field(default=1.0, allow_inf_nan=False)
+    level: Literal[1, 2] = 1
 
     def check_together(self) -> None:
         if self.inner is not None and self.many:
@@ -168,6 +169,11 @@ def test_what_does_not_hold_is_worded_by_pydantic(table: Any, place: tuple[str, 
     (fault,) = caught.value.errors()
     assert fault["loc"] == place
     assert said in fault["msg"]
+
+
+@pytest.mark.parametrize("given", [True, 1.0])
+def test_a_number_that_pydantic_turns_into_the_declared_value_is_that_value(given: Any) -> None:
+    assert type(Table.of_file({"level": given}, FOLDER).level) is int
 
 
 def test_values_of_any_type_are_plain() -> None:
