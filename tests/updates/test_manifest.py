@@ -581,3 +581,26 @@ def test_a_field_given_twice_behind_many_others_is_found_at_once() -> None:
     fields = ",".join(f'"{number}":0' for number in range(200_000))
     with pytest.raises(ManifestSyntax, match="'199999' is given twice"):
         mf.parse(f'{{{fields},"199999":0}}', "m.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("provider", "Con toso", "updateId.provider: should be letters a-z and A-Z, digits, dots and hyphens"),
+        ("handler", "flash", "should be PROVIDER/NAME:VERSION, as proxyflash/flash:1"),
+    ],
+)
+def test_a_pattern_is_said_in_words(place: str, value: str, said: str) -> None:
+    step = {"handler": value if place == "handler" else "a/b:1", "files": ["f"], "handlerProperties": {}}
+    raw = {
+        "updateId": {"provider": value if place == "provider" else "p", "name": "n", "version": "1.0"},
+        "compatibility": [{"model": "m"}],
+        "instructions": {"steps": [step]},
+        "files": [{"filename": "f", "sizeInBytes": 1, "hashes": {"sha256": "A" * 43 + "="}}],
+        "createdDateTime": "2026-01-01T00:00:00Z",
+        "manifestVersion": "5.0",
+    }
+    with pytest.raises(ManifestField) as caught:
+        mf.checked(raw, "m")
+    assert said in caught.value.cause
+    assert "^" not in caught.value.cause

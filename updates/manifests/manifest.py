@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from ...enumerators.benchfile.validation import faults_of, first_of, keys_beside
+from ...flashers.settings import in_words
 from ...transports import json_text, named_files
 from ...transports.plain import meant, quoted, word
 from ..errors import ManifestField, ManifestMissing, ManifestSyntax, UpdateError
@@ -83,12 +84,20 @@ def _files(value: object) -> object:
     return () if value is None else as_tuple(value)
 
 
-Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9.-]+$", min_length=1, max_length=64)]
+Identifier = Annotated[
+    str,
+    Field(pattern=r"^[a-zA-Z0-9.-]+$", min_length=1, max_length=64),
+    in_words("letters a-z and A-Z, digits, dots and hyphens"),
+]
 Version = Annotated[str, Field(max_length=64), AfterValidator(_version)]
 DateTime = Annotated[str, Field(max_length=64), AfterValidator(_date_text)]
 Description = Annotated[str, Field(min_length=1, max_length=64)]
 FileName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_plain_name)]
-Handler = Annotated[str, Field(pattern=r"^\S+/\S+:\d{1,5}$", min_length=5, max_length=32)]
+Handler = Annotated[
+    str,
+    Field(pattern=r"^\S+/\S+:\d{1,5}$", min_length=5, max_length=32),
+    in_words("PROVIDER/NAME:VERSION, as proxyflash/flash:1"),
+]
 Pair = Annotated[str, Field(min_length=1, max_length=64)]
 PairName = Annotated[str, Field(min_length=1, max_length=32)]
 Compatibility = Annotated[dict[PairName, Pair], Field(min_length=1, max_length=5)]
