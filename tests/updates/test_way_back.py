@@ -308,3 +308,21 @@ def test_a_damaged_journal_keeps_no_update_from_beginning(lab: Lab) -> None:
     (lab.world / "left.one").write_text("1.0")
     assert lab.apply(update).succeeded
     assert (lab.world / "left.one").read_text() == NEW
+
+
+def test_over_what_a_later_update_wrote_nothing_is_brought_back(lab: Lab) -> None:
+    """A backup has only what its update replaced: with what the later one wrote beside it the part would hold a mixture."""
+    assert lab.apply(lab.bundle()).succeeded
+    (lab.world / "left.one").write_text(OLD)
+    lab.fault("left one", Action.BACKUP, ActionResult(ResultCode.BACKUP_UNSUPPORTED))
+    assert lab.apply(load(lab.write("other", [reference("motors"), reference("cameras")]))).succeeded
+    with (
+        pytest.raises(UpdateUnknown, match="update 2 has changed left since") as caught,
+        lab.engine() as engine,
+    ):
+        engine.rollback(1)
+    assert "flash a whole image" in caught.value.remedy
+    with pytest.raises(UpdateUnknown) as caught:
+        lab.rollback()
+    assert "rollback 1" not in caught.value.remedy
+    assert of_parts(lab) == all_new()

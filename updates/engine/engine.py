@@ -11,7 +11,7 @@ two is needed to go on, whatever happens to the process, the host or the folder 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
@@ -48,7 +48,7 @@ from . import restarting, room, scheduling, time_limits
 from .attempts import Attempts
 from .journal import Journal
 from .plan import UpdatePlan, flash_again
-from .progress import Ending, Kind, Progress
+from .progress import Ending, Kind, Progress, TaskProgress
 from .report import Outcome, undoing_by_hand
 from .store import Change, Seen, Store, StoredUpdate
 from .task_runner import RunSettings
@@ -253,12 +253,17 @@ class Engine:
     def _to_undo(self, number: int | None) -> Change:
         changes = self.store.changes()
         if number is not None:
-            found = next((change for change in changes if change.kept.number == number), None)
-            if found is None:
+            later: list[Change] = []
+            for found in changes:
+                if found.kept.number == number:
+                    break
+                later.append(found)
+            else:
                 self.store.entry(number)
                 raise UpdateUnknown(f"update {number} is a rollback, or has changed nothing")
             if not found.is_for_rollback:
                 raise self._nothing_kept(found)
+            self._refuse_mixture(found, later)
             return found
         last = next(changes, None)
         if last is None:
@@ -275,11 +280,34 @@ class Engine:
 
     def another_way_back(self, change: Change) -> StoredUpdate | None:
         """The last update before this change that can still be undone, by its number; None: there is none."""
+        later: list[Change] = []
         with suppress(JournalBroken, UpdateUnknown):
             for other in self.store.changes():
                 if other.kept.number < change.kept.number and other.can_be_undone:
+                    self._refuse_mixture(other, later)
                     return other.kept
+                later.append(other)
         return None
+
+    def _refuse_mixture(self, change: Change, later: Iterable[Change]) -> None:
+        """What a change brings back is only what it replaced: over what a later one wrote, that would be a mixture.
+
+        Raises UpdateUnknown.
+        """
+        own = {target for target, state in self._changed(change) if state.has_kept}
+        for other in later:
+            if both := sorted(own & {target for target, _ in self._changed(other)}):
+                raise UpdateUnknown(
+                    f"update {other.kept.number} has changed {', '.join(both)} since, and what update {change.kept.number} "
+                    "replaced would leave a mixture of both",
+                    remedy="Apply an update, or flash a whole image: proxyflash flash NAME FILE",
+                )
+
+    def _changed(self, change: Change) -> list[tuple[str, TaskProgress]]:
+        """What a change has left other than it was before: each component, and how the update came to it. Raises UpdateError."""
+        plan = _plan_of(change.kept, change.done, _own(change.kept, change.done, Policy()))
+        tasks = zip(plan.tasks, change.progress.tasks, change.done.tasks, strict=False)
+        return [(task.target, done) for task, state, done in tasks if not state.as_before]
 
     def _further(self, change: Change) -> Remedy | None:
         """What else can be undone, for a message."""
