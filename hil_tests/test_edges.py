@@ -80,9 +80,8 @@ class Edges:
 
     def refuses(self, image: FirmwareImage) -> None:
         """A slot refuses an image that is not firmware. Only a silent loader may put any file into its flash."""
-        with (
-            suppress(*self.judgements) if self.session.is_silent else pytest.raises((ImageMisplaced, *self.judgements))
-        ):
+        refusals = (ImageMisplaced, *self.judgements)
+        with suppress(*refusals) if self.session.is_silent else pytest.raises(refusals):
             self.flashed(image)
 
     def begins_later(self, image: FirmwareImage) -> bool:
