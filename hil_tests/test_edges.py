@@ -80,7 +80,7 @@ class Edges:
 
     def refuses(self, image: FirmwareImage) -> None:
         """A slot refuses an image that is not firmware. Only a silent loader may put any file into its flash."""
-        refusals = (ImageMisplaced, *self.judgements)
+        refusals: tuple[type[ProxyflashError], ...] = (ImageMisplaced, *self.judgements)
         with suppress(*refusals) if self.session.is_silent else pytest.raises(refusals):
             self.flashed(image)
 
