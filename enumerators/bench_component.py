@@ -114,14 +114,15 @@ class BenchComponent:
         compare: bool = True,
         expect_version: str | None = None,
         context: RunContext = QUIET,
+        starts_again: bool = True,
     ) -> FlashResult:
         """Plans, erases, writes, verifies, boots, and asks for the version.
 
         `address`: where a raw binary goes. `compare`: skip what the part holds already. Who wants to see the plan before
-        anything is erased calls `programmer`, its `plan`, and `carry_out`.
+        anything is erased calls `programmer`, its `plan`, and `carry_out`. `starts_again`: as of `programmer`.
         """
         loaded = image if isinstance(image, FirmwareImage) else self.load(image, address=address)
-        with self.programmer(context) as programmer:
+        with self.programmer(context, starts_again=starts_again) as programmer:
             plan = programmer.plan(loaded, compare=compare)
             return self.carry_out(programmer, plan, verify=verify, boot=boot, expect_version=expect_version)
 

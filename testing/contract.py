@@ -36,7 +36,7 @@ from ..flashers.image import FirmwareImage, Segment
 from ..transports import clock
 from ..transports.errors import AdapterAbsent, AdapterGone, ProxyflashError
 from ..transports.simulated_clock import SimulatedClock
-from .cuts import How, Stopper, WireCut
+from .cuts import How, Planned, Stopper, WireCut
 from .part import NEW, OLD, Part
 from .rig import Rig, settled
 from .thinning import Sweep, spread
@@ -49,6 +49,8 @@ FIRST_CUTS = 20
 """First interruptions of an update that is interrupted twice."""
 MANY_CUTS = 8
 """How often an update is interrupted twice without --every-cut."""
+MANY_STOPS = 60
+"""Cuts after which the next command is stopped before it erases anything."""
 FAULTY_UNITS = 20
 """Units of the wire of which one is faulty, and updates on a wire where any unit may be."""
 KEPT_CHANGED = "an erase unit in which the image has nothing was changed"
@@ -195,6 +197,23 @@ class Contract(Part):
         # few cases, as a small share of the sweep has them, all may be such.
         if len(sweep.chosen) >= MANY_CUTS:
             assert seconds > len(sweep.chosen) / 4
+
+    def test_stopped_before_the_first_erase_after_a_cut(self, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+        """A host that loses its adapter says nothing more: the part waits for the rest of what it was sent, and is not started
+        by the next command, which is stopped before it erases anything."""
+        rig = self._rig(tmp_path, is_short=True)
+        units = rig.course().units(self.each, f"{self.protocol} stopped after a cut")
+        sweep = Sweep(request, spread(units, MANY_STOPS), 12, "stopped before the first erase after a cut at unit")
+        for unit in sweep:
+            with sweep.at(unit), rig.powered() as bench:
+                cut = WireCut.at(bench, unit, How.UNPLUGGED)
+                rig.error(bench)
+                cut.mend()
+                self.by_hand(bench.emulated_device("part"))
+                planned = Planned()
+                error = rig.error(bench, context=RunContext(planned, planned.is_asked))
+                assert error is None or isinstance(error, Cancelled)
+                rig.ends_well(bench)
 
     # Faults of the wire.
 

@@ -69,6 +69,19 @@ class Stopper:
             self.device.supply.off()
 
 
+class Planned:
+    """Asks to stop as soon as the plan is known."""
+
+    def __init__(self) -> None:
+        self._is_known = False
+
+    def is_asked(self) -> bool:
+        return self._is_known
+
+    def __call__(self, event: ev.Event) -> None:
+        self._is_known = self._is_known or isinstance(event, ev.Planned)
+
+
 class WireCut(ABC):
     """At the `unit`-th unit from now on, over both directions, the host is cut off or the part's supply goes.
 

@@ -161,6 +161,8 @@ class Stm32UartFlasher(SerialBootloader, MemoryBootloader):
             return True
         with suppress(*LOST):
             self._loader.resync()
+            # It was in a command, where it did not answer when it was looked for.
+            self._found = True
             return True
         return False
 

@@ -22,6 +22,9 @@ HEARD_OUT = 10
 BUSY_TRIES = 2
 """Greetings in vain, after which what the loader may be in the middle of is ended."""
 
+ASKED = re.compile(rb"[\x06\x15\x18]|(?<![ -~])[CG]+(?![ -~])")
+"""What a receiver sends, and a menu does not: ACK, NAK, CAN; C or G, but within a text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -108,6 +111,11 @@ class LoaderConsole:
     def is_prompt(self, heard: bytes) -> bool:
         """Whether the prompt is the last that was said."""
         return self._prompt.search(heard) is not None
+
+    def was_receiving(self, heard: bytes) -> bool:
+        """Whether it came to its prompt out of a transfer: it has answered blocks, asked for them, or says that one failed."""
+        bad = self.verdict_in(heard)
+        return ASKED.search(heard) is not None or (bad is not None and not bad.success)
 
     def do(self, step: Step, *, part_of: str) -> bytes:
         """Sends a step; what the loader said, up to what the step expects.

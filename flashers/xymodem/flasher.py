@@ -170,7 +170,9 @@ class XymodemFlasher(SerialBootloader, SlotBootloader):
             )
 
     def _sync(self) -> bool:
+        """A loader that was in a transfer took the greetings before for blocks, and the part for its application."""
         self._greeting = self._console.greet()
+        self._found = self._found or self._console.was_receiving(self._greeting)
         return True
 
     def _answers(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.bench_component import BenchComponent
 from proxyflash.flashers.avr.flasher import AvrFlasher
 from proxyflash.flashers.events import Event
 from proxyflash.flashers.xymodem.console import LoaderConsole
@@ -53,9 +54,9 @@ def alone(family: str, kind: str, *troubles: Trouble, update: bool = True, pace:
     )
 
 
-def twice(family: str, kind: str, *troubles: Trouble) -> Case:
+def twice(family: str, kind: str, *troubles: Trouble, pace: float = 0.0) -> Case:
     """The same command again after each trouble."""
-    case = alone(family, kind)
+    case = alone(family, kind, pace=pace)
     [first] = case.rounds
     return replace(case, rounds=tuple(replace(first, troubles=(trouble,)) for trouble in troubles))
 
@@ -68,6 +69,21 @@ def opened_again(bench: Bench, close: Callable[[Bench], None] = Bench.close) -> 
 def restored_is_nothing(standing: Standing, event: Event, see: Callable[..., None] = Standing.see) -> None:
     see(standing, event)
     standing._changed.clear()
+
+
+@contextmanager
+def changed_and_started() -> Iterator[None]:
+    """Without what the loader says of its transfer, and what the journal says of the part: either is enough."""
+    flash = BenchComponent.flash
+
+    def started(self: BenchComponent, *arguments: Any, **options: Any) -> Any:
+        return flash(self, *arguments, **{**options, "starts_again": True})
+
+    with (
+        replaced(BenchComponent, "flash", started),
+        replaced(LoaderConsole, "was_receiving", lambda console, heard: False),
+    ):
+        yield
 
 
 def own_port_is_reset_by_opening() -> AbstractContextManager[None]:
@@ -88,6 +104,10 @@ FOUND = {
     # After a look at a part with half an application, that was started, and nothing could call it back.
     "a part that did not run is not started after a look": Found(
         alone("ymodem", "serial", Trouble("supply", 11, "part1")), torn_part_that_is_started
+    ),
+    # A loader that was halted in a block took its greeting for a part of that, and passed for a running application.
+    "a part that an earlier run has changed is not started after a stop": Found(
+        twice("ymodem", "serial", Trouble("halt", 12, point="wire"), Trouble("stop", 15), pace=1.0), changed_and_started
     ),
     # A loader that answers each byte with its menu was greeted more often than the line carried the answers.
     "a menu that talks is heard out": Found(

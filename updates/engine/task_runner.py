@@ -392,6 +392,7 @@ class TaskRunner:
             run=context,
             payloads={file.filename: file for file in task.update.manifest.files if file.filename in task.step.files},
             refusal=settings.refusal,
+            changed=self.state(task).touched and not self.state(task).fresh,
         )
 
     def _started(self, task: Task) -> None:

@@ -26,6 +26,7 @@ from ...flashers.errors import ImageFormat, ImageWrongPart, NoResponse, VersionM
 from ...flashers.formats import LARGEST_FILE, load, loads
 from ...flashers.image import HIGHEST, FirmwareImage, Segment
 from ...flashers.memory import MemoryMap
+from ...flashers.programmer import FlashResult
 from ...transports import clock, plugins
 from ...transports.errors import naming
 from ...transports.plain import quoted
@@ -142,7 +143,7 @@ class FlashHandler(StepHandler):
 
     def install(self) -> ActionResult:
         with naming(self._component.name), _advice_for_a_step():
-            result = self._component.flash(self._image(), expect_version=self._wanted, context=self.context.run)
+            result = self._flash(self._image(), self._wanted)
         version = f"-> {result.version}, " if result.version else ""
         return ActionResult(ResultCode.INSTALL_SUCCESS, details=f"{version}verified ({result.verified})")
 
@@ -205,13 +206,14 @@ class FlashHandler(StepHandler):
         target = self._image().target if found.target is None else found.target
         image = FirmwareImage(tuple(segments), "memory", str(folder / MEMORY), target=target)
         with naming(self._component.name):
-            result = self._component.flash(
-                image,
-                expect_version=found.version or None,
-                context=self.context.run,
-            )
+            result = self._flash(image, found.version or None)
         details = f"-> {result.version or 'what it held before'}, verified ({result.verified})"
         return ActionResult(ResultCode.RESTORE_SUCCESS, details=details)
+
+    def _flash(self, image: FirmwareImage, version: str | None) -> FlashResult:
+        """Stopped before it erases, it starts no part that may hold half an image: that could not be called back."""
+        starts_again = not self.context.changed or self._component.look().presence is Presence.OK
+        return self._component.flash(image, expect_version=version, context=self.context.run, starts_again=starts_again)
 
     def _seen(self) -> Component:
         """Its record. A silent part is asked twice: an interruption may have left it waiting for us, deaf for a second."""

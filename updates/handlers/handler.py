@@ -36,7 +36,8 @@ class StepContext:
     `backup_folder`: this step's and component's own; made when it is first needed, kept until the update has ended, also
     over a cut and a resume. `conditions`: asks conditions on the bench. `run`: where events go, and whether to stop.
     `payloads`: what the manifest says of the files; a file without an entry is not checked again. `refusal`: why the
-    update's files must not be used: it is rolled back, and the policy does not take it any more.
+    update's files must not be used: it is rolled back, and the policy does not take it any more. `changed`: an earlier action
+    of this step has changed the component, or may have.
 
     A handler uses a file by `read`, `pour` or, for a program that gets a path, `check` right before the program starts.
     """
@@ -51,6 +52,7 @@ class StepContext:
     run: RunContext = field(default_factory=RunContext)
     payloads: Mapping[str, PayloadFile] = field(default_factory=dict)
     refusal: UpdateError | None = None
+    changed: bool = False
 
     def read(self, name: str) -> bytes:
         """A file, read once: exactly the checked bytes are returned. Raises StagedChanged, `refusal`."""
