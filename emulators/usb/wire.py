@@ -59,7 +59,7 @@ class UsbWire:
         self._free_at = 0.0
         self._woken = clock.local()
         """`late`: how many seconds too late the thread came back from its last transfer."""
-        self._timers: set[clock.SomeTimer] = set()
+        self._timers: dict[clock.SomeTimer, None] = {}
         self._closed = False
         wires.register(channel, self)
 
@@ -97,14 +97,14 @@ class UsbWire:
             return
 
         def fire() -> None:
-            self._timers.discard(timer)
+            self._timers.pop(timer, None)
             action()
 
         timer = clock.Timer(seconds * self.pace, fire)
         with self.changed:
             if self._closed:
                 return
-            self._timers.add(timer)
+            self._timers[timer] = None
         timer.start()
 
     def control(self, port: Port, function: UsbFunction, setup: bytes, data: bytes) -> bytes:

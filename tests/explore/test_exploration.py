@@ -17,7 +17,7 @@ from .__main__ import main
 from .disk import Disk
 
 ROOT = Path(__file__).parents[2]
-SEEDS = (20, 22, 24, 26)
+SEEDS = (20, 22, 24, 26, 65, 66, 157, 233)
 """Flashes and updates, with kills, power cuts and faults of wires."""
 
 pytestmark = pytest.mark.real_time("each seed has a simulated clock of its own, and programs are run")

@@ -53,6 +53,8 @@ from .draw import NEW, OLD, OTHER, Bus, Case, Part, Trouble
 
 LONGEST = 1e6
 """Simulated seconds that a command may take; a command that takes longer hangs."""
+ADDRESS = re.compile(r" at 0x[0-9a-f]+>")
+"""Of an object, as Python prints it."""
 NOT_OF_A_PROCESS = ("proxyflash.emulators.", "tests.explore.")
 """Modules whose threads are the world's, whoever started them."""
 
@@ -155,8 +157,8 @@ class World:
         self.log.append(f"{self.clock.elapsed:12.6f} {self.plain(text)}")
 
     def plain(self, text: str) -> str:
-        """A text without the names of this run's folders."""
-        return text.replace(self._named, "bench").replace(str(self.folder), "")
+        """A text without the names of this run's folders, and without the addresses of its objects."""
+        return ADDRESS.sub(">", text.replace(self._named, "bench").replace(str(self.folder), ""))
 
     # Its making.
 

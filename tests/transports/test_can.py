@@ -306,6 +306,17 @@ def test_a_server_that_ends_is_an_adapter_that_is_gone(make_bench: MakeBench, tm
         waiter.result(LONG)
 
 
+def test_an_end_reaches_the_channels_in_the_order_of_their_opening(make_bench: MakeBench) -> None:
+    """A set's order would be that of their addresses in memory, another one in each run."""
+    bench = make_bench()
+    channels = [bench.bus.channel(REQUEST, CanId(0x100 + number)) for number in range(30)]
+    met: list[CanChannel] = []
+    for channel in channels:
+        channel.fail = lambda error, channel=channel: met.append(channel)  # type: ignore[method-assign, misc]
+    bench.bus._end(CanGone("the adapter of powertrain is gone"))
+    assert met == channels
+
+
 def test_nobody_acknowledges(make_bench: MakeBench) -> None:
     """The sender gets the error, who waits for the answer gets it within a second, and once a part is there all is well."""
     bench = make_bench()

@@ -508,9 +508,10 @@ class CanBus(Transport):
             for channel in self._open_channels():
                 channel.interrupt(self._not_acknowledged())
 
-    def _open_channels(self) -> set[CanChannel]:
+    def _open_channels(self) -> list[CanChannel]:
+        """Each once, in the same order whenever the same is done: a set's order is that of addresses."""
         with self._lock:
-            return {channel for listed in self._channels.values() for channel in listed}
+            return list(dict.fromkeys(channel for listed in self._channels.values() for channel in listed))
 
     def _end(self, error: TransportError) -> None:
         with self._lock:
@@ -518,9 +519,8 @@ class CanBus(Transport):
                 self.failure = error
                 if self._recorder is not None:
                     self._recorder.note(self.name, f"{error.code} {error.cause}")
-            channels = {channel for listed in self._channels.values() for channel in listed}
         self._ended.set()
-        for channel in channels:
+        for channel in self._open_channels():
             channel.fail(self.failure)
 
 
