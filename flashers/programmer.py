@@ -107,6 +107,10 @@ class Programmer:
         self.connected = False
         self._looked = False
         self._has_answered = self._was_connected = False
+        self._context = context
+        self._starts_first = starts_again
+        self._has_ended = False
+        """Whether the last flash ended well: the next plan knows nothing of it."""
 
     def __enter__(self) -> Self:
         return self
@@ -165,6 +169,7 @@ class Programmer:
 
         `compare`: ask the part what it holds already. A failure leaves the part running what it ran before.
         """
+        self._forget_what_ended()
         with self._telling(), self._left_as_it_was():
             return self._attempt(lambda: self._plan(image, compare=compare), Phase.PLAN)
 
@@ -175,6 +180,7 @@ class Programmer:
         come next. Raises VerifyMismatch, RebootFailed, Cancelled, and what the bootloader and its wire raise.
         """
         began = clock.monotonic()
+        self._has_ended = False
         with self._telling(), self._left_as_it_was():
             image, found = plan.image, self.reporter
             current: FlashPlan | None = plan
@@ -198,6 +204,7 @@ class Programmer:
             found.verified = bool(verified)
             self.starts_again = False
             booted = boot and self.start(plan)
+            self._has_ended = True
             return FlashResult(
                 self.component,
                 self.identity,
@@ -310,6 +317,13 @@ class Programmer:
         if isinstance(access, MemoryAccess):
             return MemoryStrategy(self.bootloader, access, self.reporter)
         return SlotStrategy(self.bootloader, access, self.reporter)
+
+    def _forget_what_ended(self) -> None:
+        """Forgets a flash that ended well. A part that was started since is started again after a plan that fails."""
+        if self._has_ended:
+            self._has_ended = self._looked = False
+            self.reporter = Reporter(self.component, self._context)
+            self.starts_again = self._starts_first and not self.connected
 
     def _plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
         strategy = self._strategy(looking=True)

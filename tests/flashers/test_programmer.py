@@ -286,6 +286,39 @@ def test_a_part_that_does_not_start(answers: bool, boots: bool | None, advice: s
     assert advice in caught.value.remedy
 
 
+@pytest.mark.parametrize("boots", [True, False])
+def test_a_plan_after_a_whole_flash_knows_nothing_of_it(boots: bool) -> None:
+    """Its error says that nothing was changed, and a part that ran the application runs it again."""
+    bench = Bench()
+    with bench.programmer() as programmer:
+        programmer.flash(programmer.plan(image(2)), boot=boots)
+        before = bench.supply.operations
+        with pytest.raises(ImageTooLarge) as caught:
+            programmer.plan(image(3, UNIT * UNITS + 4))
+        left = caught.value.left
+        assert left is not None
+        assert (left.touched, left.written_bytes, left.erased_bytes, left.verified) == (False, 0, 0, False)
+        assert bench.supply.operations == before
+        assert bench.flasher.calls.count("boot") == 2 * boots
+
+
+def test_a_plan_after_a_failed_flash_remembers_it() -> None:
+    bench = Bench()
+    programmer = bench.programmer()
+
+    def fail() -> None:
+        raise PartRefused("no").passing(False)
+
+    bench.flasher.fail = fail
+    plan = programmer.plan(image(2))
+    with pytest.raises(PartRefused):
+        programmer.flash(plan)
+    with pytest.raises(ImageTooLarge) as caught:
+        programmer.plan(image(3, UNIT * UNITS + 4))
+    assert caught.value.left is not None
+    assert caught.value.left.touched
+
+
 def test_without_verification_none_is_claimed() -> None:
     assert Bench().flash_image(image(2), verify=False).verified == ""
 
