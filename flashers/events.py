@@ -57,7 +57,7 @@ class Planned(Event):
     """What will be done; sizes in bytes, `seconds` None where nothing is known of the part's pace. What is erased counts
     whether a command erases it or writing does; `replaces`: the slot whose contents go, "" where there is none;
     `left_out`: what of the file is not written, and why; `rate`: of the part's serial line, "" where it is on none;
-    `default_rate`: that nobody gave this rate, and how to give one.
+    `default_rate`: that nobody gave this rate, and how to give one; `unchecked`: what of the image is not held against the part.
     `layout`: at which addresses."""
 
     kind: ClassVar[str] = "planned"
@@ -73,6 +73,7 @@ class Planned(Event):
     left_out: tuple[str, ...] = ()
     rate: str = ""
     default_rate: str = ""
+    unchecked: str = ""
     layout: Layout = Layout()
 
 

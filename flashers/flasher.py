@@ -352,11 +352,12 @@ class MemoryAccess(ABC):
 @dataclass(frozen=True, slots=True)
 class Slot:
     """Where a whole image goes. `size`: the most that it takes, in bytes. `target`: what a file with its contents says of its
-    part."""
+    part. `unchecked`: what of the image is not held against the part before it is sent, for a person."""
 
     name: str
     size: int
     target: Target = field(default_factory=dict)
+    unchecked: str = ""
 
 
 class SlotAccess(ABC):

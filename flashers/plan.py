@@ -33,6 +33,7 @@ class FlashPlan:
     `blank_bytes`: of the image, not written because erasing leaves them as they should be. `present_bytes`: of the
     image, in units that hold it already; `present`: those units. `rewritten`: units that writing erases. `replaces`: the
     slot whose contents go, whole, in the words of a message; "": it is not a slot. `regions`: the part's memory.
+    `unchecked`: see Slot.
     """
 
     image: FirmwareImage
@@ -45,6 +46,7 @@ class FlashPlan:
     rewritten: tuple[Range, ...] = ()
     replaces: str = ""
     regions: tuple[Region, ...] = ()
+    unchecked: str = ""
 
     @property
     def layout(self) -> Layout:

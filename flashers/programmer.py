@@ -344,6 +344,7 @@ class Programmer:
                 left_out=plan.image.left_out,
                 rate=self.bootloader.rate,
                 default_rate=self.default_rate,
+                unchecked=plan.unchecked,
                 layout=plan.layout,
             )
         )

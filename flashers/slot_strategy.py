@@ -8,7 +8,7 @@ from . import events as ev
 from . import plan as planning
 from .errors import ImageError, ImageMisplaced, Unsupported
 from .events import Phase
-from .flasher import Bootloader, Capability, SlotAccess, Target
+from .flasher import Bootloader, Capability, Slot, SlotAccess
 from .image import FirmwareImage, Segment
 from .memory import Erase, EraseRun, MemoryMap, Range, Region
 from .plan import FlashPlan
@@ -32,17 +32,20 @@ class SlotStrategy(Strategy):
         self.slots = slots
 
     def memory_map(self) -> MemoryMap:
-        return self._map(None)
+        return _map(self.slots.slot())
 
     def place(self, image: FirmwareImage) -> FirmwareImage:
-        return _placed(image, self._map(image.target))
+        return _placed(image, _map(self.slots.slot(image.target)))
 
     def plan(self, image: FirmwareImage, *, compare: bool) -> FlashPlan:
-        memory = self._map(image.target)
+        taken = self.slots.slot(image.target)
+        memory = _map(taken)
         placed = _placed(image, memory)
         slot = memory.regions[0]
         name = "the slot" if slot.name == "slot" else slot.name
-        return FlashPlan(placed, slot.size, (), (whole(placed),), replaces=name, regions=memory.regions)
+        return FlashPlan(
+            placed, slot.size, (), (whole(placed),), replaces=name, regions=memory.regions, unchecked=taken.unchecked
+        )
 
     def seconds_for(self, plan: FlashPlan) -> float | None:
         return self.slots.seconds_for(plan.write_bytes)
@@ -101,10 +104,10 @@ class SlotStrategy(Strategy):
         else:
             self.slots.activate(_bytes(plan))
 
-    def _map(self, target: Target | None) -> MemoryMap:
-        slot = self.slots.slot(target)
-        region = Region(slot.name, 0, slot.size, (EraseRun(1, slot.size),), erase=Erase.NEVER)
-        return MemoryMap((region,), target=slot.target)
+
+def _map(slot: Slot) -> MemoryMap:
+    region = Region(slot.name, 0, slot.size, (EraseRun(1, slot.size),), erase=Erase.NEVER)
+    return MemoryMap((region,), target=slot.target)
 
 
 def _placed(image: FirmwareImage, memory: MemoryMap) -> FirmwareImage:

@@ -15,6 +15,11 @@ RAM = range(0x10000000, 0x40000000)
 """Where the initial stack pointer of such a processor may point to."""
 
 
+def are_vectors(stack: int, reset: int) -> bool:
+    """Whether the two words can be an initial stack pointer and a reset vector."""
+    return stack % 4 == 0 and stack in RAM and bool(reset & 1)
+
+
 @dataclass(frozen=True, slots=True)
 class VectorTable(Head):
     """The initial stack pointer and the reset vector, one word each."""
@@ -27,7 +32,7 @@ class VectorTable(Head):
             return
         stack, reset = struct.unpack("<II", image.read(region.start, 8, region.erased_value))
         inside = any(segment.address <= reset - 1 < segment.end for segment in image.segments)
-        if stack % 4 or stack not in RAM or not reset & 1 or not inside:
+        if not are_vectors(stack, reset) or not inside:
             is_mcuboot = "image_hash" in image.target
             raise ImageWrongPart(
                 f"{image.source or 'the image'}{', an image for MCUboot,' * is_mcuboot} does not begin with a vector "

@@ -54,8 +54,7 @@ def plan_text(event: ev.Planned) -> str:
         takes = f"about {max(1, round(event.seconds))} s" if event.seconds is not None else ""
         at = f"at {event.rate}" if event.rate else ""
         parts += [pace] if (pace := f"{takes} {at}".strip()) else []
-    if event.default_rate:
-        parts.append(plain(event.default_rate))
+    parts += [plain(note) for note in (event.default_rate, event.unchecked) if note]
     return BETWEEN.join(parts)
 
 

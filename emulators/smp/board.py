@@ -157,6 +157,9 @@ class SmpBoard(BootPinBoard):
         self._serve(server, framing, 1, seconds=seconds)
 
     def _run_image(self, active: int, image: Image) -> None:
+        slot = self.loader.pairs[0].slots[active]
+        self._say(f"I: Bootloader chainload address offset: 0x{slot.start - slot.flash.base:x}")
+        self._say("I: Jumping to the first image slot")
         if self.loader.mode is not Mode.HIGHEST and not self._fits(active, image):
             self._crash()
             return

@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 from ..errors import NOT_WHOLE, ImageFormat
 from ..image import FirmwareImage, Segment, join
+from ..vector_table import are_vectors
 from .format import Format
 
 HEADER = struct.Struct("<IIHHIIBBHII")
@@ -96,7 +97,7 @@ class Dependency(NamedTuple):
 class McubootImage(NamedTuple):
     """`size`: of the image in the file, without padding behind it. `hash`: what MCUboot, and whoever asks the part,
     knows the image by. `load_address`: None where it isn't fixed. `reset_vector`: of a Cortex-M program, None where it
-    can't be seen."""
+    can't be seen. `is_cortex_m`: whether it is seen to be such a program, by its first two words."""
 
     version: Version
     flags: Flag
@@ -105,6 +106,7 @@ class McubootImage(NamedTuple):
     load_address: int | None
     reset_vector: int | None
     dependencies: tuple[Dependency, ...]
+    is_cortex_m: bool = False
 
 
 def parse_dependencies(text: str) -> list[Dependency]:
@@ -187,14 +189,17 @@ class _Reader:
         found += entries
         self.check_padding(total)
         sealed = bool(flags & SEALED)
+        seen = not sealed and size >= 8
+        stack, reset = struct.unpack_from("<II", self.data, header_size) if seen else (0, 0)
         return McubootImage(
             Version(*version),
             Flag(flags),
             total,
             self.hash(found, hashed, sealed),
             load if flags & (Flag.RAM_LOAD | Flag.ROM_FIXED) else None,
-            None if sealed or size < 8 else int.from_bytes(self.data[header_size + 4 : header_size + 8], "little"),
+            reset if seen else None,
             tuple(self.dependencies(found)),
+            are_vectors(stack, reset),
         )
 
     def tlvs(self, start: int, wanted: int) -> tuple[int, list[tuple[int, bytes]]]:

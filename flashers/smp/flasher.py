@@ -130,7 +130,9 @@ class SmpFlasher(SlotBootloader):
         if target is not None:
             self._slots.check_target(target)
         info = self._slots.destination()
-        return Slot(f"slot {info.slot}" if info else "slot", self._slots.size())
+        return Slot(
+            f"slot {info.slot}" if info else "slot", self._slots.size(), unchecked=self._slots.unchecked(target or {})
+        )
 
     def prepare(self, image: bytes) -> Iterator[str]:
         """Frees the slot to upload to from what earlier runs have left there.

@@ -55,8 +55,9 @@ class Wire(Protocol):
     def await_silence(self, seconds: float, deadline: Deadline) -> None:
         """Listens until nothing has come in for so long, or the deadline passes; forgets what came."""
 
-    def has_said(self, text: bytes) -> bool:
-        """Whether the part has logged this text since it was asked to restart."""
+    @property
+    def log(self) -> bytes:
+        """The last bytes that came in since the part was asked to restart."""
 
     def follow(self, until: Deadline | None) -> None:
         """The part restarts, and its port may leave with it and come back, until the deadline; None: no more."""
@@ -129,8 +130,9 @@ class SerialWire:
         self._framing.forget()
         self._ready.clear()
 
-    def has_said(self, text: bytes) -> bool:
-        return text in self._heard
+    @property
+    def log(self) -> bytes:
+        return self._heard
 
     def _keep(self, data: bytes) -> bytes:
         self._heard = (self._heard + data)[-LOGGED:] if self._until is not None else b""

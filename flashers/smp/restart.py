@@ -9,6 +9,7 @@ from ...transports.deadline import Deadline
 from ...transports.errors import NextAction, Remedy
 from ..errors import NoResponse, PartError, PartWrongMode, RebootFailed, Step, VerifyMismatch, silence
 from ..formats.mcuboot import McubootImage
+from . import boot_log
 from .client import SmpClient
 from .codec import SILENCES
 from .link import TRIES, Wire
@@ -24,13 +25,14 @@ RESETS = 3
 """How often a part is asked to restart that still waits to try its new image: a request may get lost."""
 LOG_FACTOR = 5
 """A starting part's log may go on for this factor times the silence that the part is left, before it is asked anyway."""
-NOTHING_TO_START = b"Unable to find bootable image"
-"""What MCUboot logs before it stops for good (main.c of its ports)."""
-BROUGHT_BACK: Remedy = (
+START_SECONDS = 10.0
+"""How long an image may be silent that its bootloader has started where the image is not linked for."""
+Advice = tuple[str | NextAction, ...]
+BROUGHT_BACK: Advice = (
     "If the new image does not work, the next reset brings the old one back. Cut its supply, and see: ",
     NextAction.SCAN,
 )
-OVERWRITTEN: Remedy = (
+OVERWRITTEN: Advice = (
     "If the new image does not work, no other one is there. Cut its supply, and see: ",
     NextAction.SCAN,
     ". If it is still silent, bring it into serial recovery by its pin or button, and flash an image that is linked for it.",
@@ -48,10 +50,12 @@ class Restarting:
         self._profile = profile
         self._polls = 0
         """How often a part that restarts was asked."""
+        self._misses: Deadline | None = None
+        """Until when an image may be silent that is not linked for where its bootloader has started it."""
         self.moved = False
 
     def restart(self, *, recovery: bool = False, quiet: float | None = None) -> None:
-        self._polls = 0
+        self._polls, self._misses = 0, None
         self._wire.follow(Deadline.after(self._profile.swap))
         self._client.reset(recovery=recovery)
         self._wire.speak_to(recovery=recovery)
@@ -105,14 +109,34 @@ class Restarting:
         cause = f"the part did not answer within {self._profile.swap:g} s after its reset{self._slots.held()}"
         return silence(SILENCES[Step.START], cause, remedy)
 
-    def _refuse_to_wait(self) -> None:
-        """Raises RebootFailed where the bootloader's log says that it starts nothing."""
-        if self._wire.has_said(NOTHING_TO_START):
+    def _refuse_to_wait(self, goal: McubootImage | None = None, remedy: Advice = ()) -> None:
+        """Raises RebootFailed where the bootloader's log says that it starts nothing, or that it has started the image where
+        that is not linked for. `goal`: the image that it is to start; `remedy`: what helps where that does not run.
+        """
+        if boot_log.NOTHING_TO_START in self._wire.log:
             raise RebootFailed(
-                f'the bootloader says "{NOTHING_TO_START.decode()}": it takes no image in its slots{self._slots.held()}',
+                f'the bootloader says "{boot_log.NOTHING_TO_START.decode()}": it takes no image in its slots{self._slots.held()}',
                 remedy="Is the image signed with this part's key, and for its slot? Bring the part into serial recovery by its "
                 "pin or button, and flash an image that is.",
             ).answers()
+        missed = boot_log.missed(self._wire.log, goal) if goal is not None and not self._slots.image else ""
+        if missed and self._misses is None:
+            self._misses = Deadline.after(START_SECONDS)
+        elif missed and self._misses is not None and self._misses.expired:
+            linked = "Link the image for the slot that it runs in. "
+            raise RebootFailed(f"{missed}. Nothing has answered since", remedy=(linked, *remedy)).answers()
+
+    def _advice(self, goal: McubootImage, *, in_place: bool) -> Advice:
+        """What to do about an image that does not answer. `in_place`: it has replaced the old one."""
+        advice = OVERWRITTEN if in_place else BROUGHT_BACK
+        start = boot_log.unchecked_start(goal.reset_vector, goal.load_address, self._profile.run_address)
+        if start is None or not goal.is_cortex_m:
+            return advice
+        linked = (
+            f"The image's program starts at 0x{start:08X}: if that is not in the slot that it runs in, set run_address in its "
+            "profile, so that such an image is refused before it is sent. "
+        )
+        return linked, *advice
 
     def _poll(self) -> tuple[float, int]:
         """Seconds for an answer, and tries: a part whose every answer takes longer than the first polls is there all the same."""
@@ -161,9 +185,10 @@ class Restarting:
                 seconds, tries = self._poll()
                 self._slots.images = self._client.images(seconds=seconds, tries=tries)
             except NoResponse:
+                advice = self._advice(goal, in_place=in_place)
                 if deadline.expired:
-                    raise self._silence(OVERWRITTEN if in_place else BROUGHT_BACK) from None
-                self._refuse_to_wait()
+                    raise self._silence(advice) from None
+                self._refuse_to_wait(goal, advice)
                 self._wire.turn()
                 self._leave_alone(self._profile.quiet)
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import ImageWrongPart, Unsupported
 from ..flasher import Identity, Target
 from ..formats.mcuboot import Version, parse_dependencies
+from .boot_log import unchecked_start
 from .client import ImageSlot, SlotInfo, SmpClient
 from .codec import SmpRefusal
 from .profile import SmpProfile
@@ -20,7 +21,7 @@ class Slots:
 
     def __init__(self, client: SmpClient, image: int, profile: SmpProfile) -> None:
         self.client = client
-        self._image = image
+        self.image = image
         self._profile = profile
         self.recovery = False
         """Whether it is MCUboot's serial recovery that answers, and not the application."""
@@ -95,7 +96,7 @@ class Slots:
         return f"{self.buffers} x {self.buffer}"
 
     def own(self) -> list[ImageSlot]:
-        return [image for image in self.images if image.image == self._image]
+        return [image for image in self.images if image.image == self.image]
 
     def running(self) -> ImageSlot | None:
         return next((image for image in self.own() if image.active), None)
@@ -157,6 +158,13 @@ class Slots:
         if not self.recovery and not any(image.hash.hex() == target["image_hash"] for image in self.own()):
             self._check_version(str(target.get("image_version", "")))
 
+    def unchecked(self, target: Target) -> str:
+        """What of an image can't be held against the part, in the words of a plan; "": nothing of consequence."""
+        start = unchecked_start(target.get("reset_vector"), target.get("load_address"), self._profile.run_address)
+        if start is None:
+            return ""
+        return f"not checked: whether it is linked for its slot (it starts at 0x{start:08X}; run_address is not set)"
+
     def _check_dependencies(self, text: str) -> None:
         for needed in parse_dependencies(text):
             there = [image for image in self.images if image.image == needed.image]
@@ -189,7 +197,7 @@ class Slots:
 
     def destination(self) -> SlotInfo | None:
         """The slot that an upload goes to, where the part reports its slots."""
-        infos = [info for info in self._infos if info.image == self._image]
+        infos = [info for info in self._infos if info.image == self.image]
         if self.recovery:
             return min(infos, key=lambda info: info.slot, default=None)
         running = self.running()
@@ -205,7 +213,7 @@ class Slots:
         doesn't report it, 3 is image 1 if it counts slots, and nothing if it counts images, while 1 were the first image."""
         if info is not None and info.upload_image is not None:
             return info.upload_image
-        return 2 * self._image + 1 if self._image and self.recovery else self._image
+        return 2 * self.image + 1 if self.image and self.recovery else self.image
 
 
 def _key(slot: ImageSlot | SlotInfo) -> str:

@@ -30,8 +30,9 @@ class InstantWire(ABC):
     def await_silence(self, seconds: float, deadline: Deadline) -> None:
         self.drain()
 
-    def has_said(self, text: bytes) -> bool:
-        return False
+    @property
+    def log(self) -> bytes:
+        return b""
 
     def follow(self, until: Deadline | None) -> None:  # noqa: B027 - its port never leaves
         pass

@@ -198,6 +198,22 @@ class TestRefusals:
             part.slot(target(reset_vector=reset))
 
     @pytest.mark.parametrize(
+        ("keys", "run_address", "said"),
+        [
+            ({"reset_vector": 0xC1F5}, None, "it starts at 0x0000C1F4"),
+            ({"reset_vector": 0xC1F5}, 0xC000, ""),
+            ({"reset_vector": 0xC1F5, "load_address": 0xC000}, None, ""),
+            ({"reset_vector": 0xC1F4}, None, ""),
+            ({}, None, ""),
+        ],
+        ids=["unknown", "run_address", "load address", "not of a Cortex-M", "not seen"],
+    )
+    def test_what_is_not_checked(self, keys: dict[str, int], run_address: int | None, said: str) -> None:
+        found = self.application(run_address=run_address).slot(target(**keys)).unchecked
+        assert said in found
+        assert bool(found) == bool(said)
+
+    @pytest.mark.parametrize(
         ("keys", "run_address", "fits"),
         [
             ({"load_address": 0xC000, "reset_vector": 0xC1F5}, None, True),

@@ -245,6 +245,52 @@ class TestFailures:
         rig.board.reset()
         assert rig.runs == OLD
 
+    @pytest.mark.parametrize(("run_address", "log"), [(None, "none"), (None, "lines"), (0x40000, "none")])
+    def test_the_error_names_what_was_not_checked(
+        self, make_rig: Callable[..., Rig], run_address: int | None, log: str
+    ) -> None:
+        """Where a program starts, and the key that has an image for another address refused before it is sent."""
+        rig = make_rig(profile={"swap": 1.0, "answer": 0.2, "run_address": run_address}, log=log)
+        events: list[ev.Event] = []
+        with pytest.raises(RebootFailed) as raised:
+            rig.flash(image(NEW, start=0x40000), context=RunContext(events.append))
+        said = str(raised.value.remedy)
+        assert ("program starts at 0x00040" in said) == ("set run_address" in said) == (run_address is None)
+        (planned,) = [event for event in events if isinstance(event, ev.Planned)]
+        assert ("run_address is not set" in planned.unchecked) == (run_address is None)
+
+    @pytest.mark.parametrize("recovery", [False, True])
+    def test_an_image_that_its_bootloader_says_to_have_started_elsewhere(
+        self, make_rig: Callable[..., Rig], recovery: bool
+    ) -> None:
+        """Nobody waits for the time of a swap."""
+        rig = make_rig(profile={"swap": 120.0, "recovery": recovery}, log="lines")
+        began = clock.monotonic()
+        with pytest.raises(RebootFailed, match=r"started the image at 0x1000 .*starts at 0x00040") as raised:
+            rig.flash(image(NEW, start=0x40000))
+        left = raised.value.left
+        assert left is not None
+        assert (left.boots, left.verified) == (False, True)
+        assert clock.monotonic() - began < 40
+        assert ("brings the old one back" in str(raised.value.remedy)) is not recovery
+
+    def test_an_image_that_starts_late_is_waited_for(
+        self, make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An image that is linked for its slot may take all of its time."""
+        rig = make_rig(profile={"swap": 60.0, "quiet": 0.02}, log="lines")
+        run = rig.board._serve
+
+        def serve_late(*items: Any, **keys: Any) -> None:
+            if rig.runs == NEW:
+                clock.sleep(30)
+            run(*items, **keys)
+
+        monkeypatch.setattr(rig.board, "_serve", serve_late)
+        began = clock.monotonic()
+        rig.flash()
+        assert clock.monotonic() - began > 30
+
     def test_an_image_that_crashes_and_has_replaced_all(self, make_rig: Callable[..., Rig]) -> None:
         """Serial recovery wrote it over the only slot that starts: nothing is promised to come back."""
         rig = make_rig(profile={"swap": 1.0, "answer": 0.2}, blank=True)
