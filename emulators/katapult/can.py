@@ -7,48 +7,27 @@ asked for it, or where the flash begins with no application; else it starts what
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
-import can
-
-from ...transports import clock
-from ..application import Application
-from ..board import Board, ResetPulled
+from ..board import ResetPulled
+from ..can.board import CanBoard, CanDevice, Question
 from ..can.wire import CanWire
-from ..device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
+from ..device import BadDevice, DeviceSpec, factory_content
 from ..flash import NorFlash
-from ..serial.settings import around_group
 from ..supply import Supply
 from .loader import Loader
 from .parts import flash_of, part_of, started
 
 ADMIN, ADMIN_ANSWER = 0x3F0, 0x3F1
 QUERY, KLIPPER_SET, REBOOT, KATAPULT_SET, KATAPULT_CLEAR, NEED_NODE_ID = 0x00, 0x01, 0x02, 0x11, 0x12, 0x20
-FIFO = 3
-"""Frames that the controller keeps while the processor doesn't look at it (bxCAN: RM0008, 24.7.4)."""
-BUFFER = 24
-"""Frames of 8 bytes that Katapult keeps unread (192 bytes)."""
 RESET_SECONDS = 0.02
 COMPLETE_SECONDS = 0.1
 """How long after its answer to COMPLETE Katapult resets."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """The application's: its ids, the frame that asks for the version, and the texts around that in the answer."""
-
-    request: int
-    response: int
-    send: bytes
-    before: str
-    after: str
-
-
-class KatapultNode(Board):
-    """`running`: the application that runs now; None in Katapult. `is_hung`: it started what was not whole."""
+class KatapultNode(CanBoard):
+    """One board. Katapult keeps 192 bytes, 24 frames, unread."""
 
     def __init__(
         self,
@@ -62,36 +41,27 @@ class KatapultNode(Board):
         *,
         pace: float,
     ) -> None:
-        super().__init__(name, supply, pace=pace)
         self._part = part
         self._flash = flash
         self._uuid = uuid
-        self._question = question
-        self.running: Application | None = None
-        self.is_hung = False
         self.assigned = 0
         """The id under which it receives; 0: it has no node id."""
         self.wanted = False
         """Whether the next start is that of Katapult: a mark in the memory that a reset leaves as it is."""
-        self._inbox: deque[tuple[float, can.Message]] = deque()
-        self._is_deaf = False
-        self._clock = 0.0
-        self._wire = wire
-        self.node = wire.attach(name, self._received)
-        supply.listen(self.node.power)
-        supply.listen(self._switched)
+        # The wire may bring frames from now on.
+        super().__init__(name, supply, wire, question, pace=pace)
         flash.busy = self._work
 
     def _switched(self, on: bool) -> None:
         self.wanted = self.wanted and on
-        if not on:
-            with self.changed:
-                self._inbox.clear()
+        super()._switched(on)
+
+    def _listens_to(self) -> Sequence[int]:
+        return (ADMIN, self.assigned, self.assigned + 1) if self.assigned else (ADMIN,)
 
     def firmware(self) -> None:
-        self.running, self.is_hung, self.assigned, self._is_deaf = None, False, 0, False
-        with self.changed:
-            self._inbox.clear()
+        self._restarted()
+        self.assigned = 0
         wanted, self.wanted = self.wanted, False
         loader = Loader(self._part, self._flash, self._uuid)
         if wanted or not loader.is_valid:
@@ -117,20 +87,13 @@ class KatapultNode(Board):
                         self._send(self.assigned + 1, answer[start : start + 8])
         self._busy(COMPLETE_SECONDS + RESET_SECONDS)
         self.assigned = 0
-        with self.changed:
-            self._inbox.clear()
+        self._forget()
 
     # The application.
 
     def _run_application(self, identifier: int, data: bytes) -> None:
-        question = self._question
-        if identifier == ADMIN and data:
+        if not self._answers(identifier, data) and identifier == ADMIN and data:
             self._administrate(data, KLIPPER_SET)
-        elif question is not None and identifier == question.request and data == question.send:
-            assert self.running is not None
-            answer = f"{question.before}{self.running.version}{question.after}".encode()
-            for start in range(0, len(answer) + (len(answer) % 8 == 0), 8):
-                self._send(question.response, answer[start : start + 8])
 
     # Both.
 
@@ -152,51 +115,11 @@ class KatapultNode(Board):
             self._busy(RESET_SECONDS)
             raise ResetPulled
 
-    def _received(self, message: can.Message) -> None:
-        """On the wire's thread."""
-        if message.is_error_frame or message.is_remote_frame:
-            return
-        identifier = message.arbitration_id
-        mine = [ADMIN] if not self.assigned else [ADMIN, self.assigned, self.assigned + 1]
-        if self._question is not None and self.running is not None:
-            mine.append(self._question.request)
-        if identifier not in mine or message.is_extended_id != (identifier > 0x7FF):
-            return
-        with self.changed:
-            if len(self._inbox) < (FIFO if self._is_deaf else BUFFER):
-                self._inbox.append((self._wire.ended_at, message))
-                self.changed.notify_all()
 
-    def _next(self) -> tuple[int, bytes]:
-        """The next frame. Raises PowerLost, ResetPulled."""
-        self.wait(lambda: bool(self._inbox), None)
-        with self.changed:
-            # It has something to do, until it waits again.
-            self._idle.clear()
-            at, message = self._inbox.popleft()
-        self._clock = max(self._clock, at)
-        return message.arbitration_id, bytes(message.data)
-
-    def _send(self, identifier: int, data: bytes) -> None:
-        self.tick()
-        frame = can.Message(arbitration_id=identifier, is_extended_id=identifier > 0x7FF, data=data)
-        self.node.send(frame, 5.0, at=self._clock)
-
-    def _busy(self, seconds: float) -> None:
-        self._clock += seconds * self.pace
-        self.busy_real(self._clock - clock.monotonic() if self.pace else 0.0)
-
-    def _work(self, seconds: float) -> None:
-        """The flash works, and the processor with it."""
-        self._is_deaf = True
-        self._busy(seconds)
-        self._is_deaf = False
-
-
-class KatapultCanDevice(EmulatedDevice):
+class KatapultCanDevice(CanDevice):
     """Keys of the `emulated` table: `part` (of parts.toml), `firmware`. The UUID is that of the address."""
 
-    bus_kind: ClassVar[str] = "can"
+    node: KatapultNode
 
     def __init__(self, spec: DeviceSpec, wire: CanWire) -> None:
         settings = dict(spec.settings)
@@ -211,21 +134,14 @@ class KatapultCanDevice(EmulatedDevice):
         fresh = spec.is_new
         self.flash = flash_of(part, spec, self.supply)
         factory_content(spec, self.flash, fresh=fresh, start=part["start"])
-        self.node = KatapultNode(spec.name, part, self.supply, wire, self.flash, uuid, _question(spec), pace=spec.pace)
+        self.node = KatapultNode(
+            spec.name, part, self.supply, wire, self.flash, uuid, Question.of(spec), pace=spec.pace
+        )
         self.node.start()
 
     @classmethod
     def attach(cls, spec: DeviceSpec, wire: CanWire) -> Self:
         return cls(spec, wire)
-
-    @property
-    def board(self) -> Board:
-        return self.node
-
-    @property
-    def application_version(self) -> str | None:
-        running = self.node.running
-        return None if running is None else running.version
 
     @property
     def application_start(self) -> int:
@@ -242,21 +158,3 @@ class KatapultCanDevice(EmulatedDevice):
             self.double_reset()
         else:
             self.reset()
-
-    def settle(self) -> None:
-        self.node.settle()
-
-    def close(self) -> None:
-        self.node.close()
-        self.node.node.detach()
-        self.flash.close()
-
-
-def _question(spec: DeviceSpec) -> Question | None:
-    address, version = spec.address, spec.profile.get("version", {})
-    if "version_request" not in address or "version_response" not in address:
-        return None
-    before, after = around_group(str(version.get("match", "([0-9][0-9A-Za-z.+-]*)")))
-    return Question(
-        address["version_request"], address["version_response"], bytes.fromhex(version.get("send", "")), before, after
-    )

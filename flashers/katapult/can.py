@@ -6,22 +6,22 @@ is brought into its bootloader by Klipper's message for that, which holds the UU
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from ...transports import clock
-from ...transports.can.bus import CanBus, CanChannel
+from ...transports.can.bus import CanBus
 from ...transports.deadline import Deadline
 from ...transports.errors import NotAcknowledged, ProxyflashError, TransportError
+from ..can.question import ask_version
 from ..errors import PartError, Step, WrongPart, silence
 from ..flasher import Identity, ProbeResult, State
 from .can_link import AdminChannel, CanLink
 from .client import LOST, Client
 from .codec import SILENCES, UUID_BYTES, About, Command, Program
 from .flasher import KatapultMemory
-from .profile import CanVersion, KatapultCanAddress, KatapultCanProfile
+from .profile import KatapultCanAddress, KatapultCanProfile
 
 if TYPE_CHECKING:
     from ..describing import Describer
@@ -30,12 +30,6 @@ GREET_SECONDS = 0.1
 """How long a node has for its first answer each time that it is looked for."""
 QUERY_SECONDS = 0.25
 """How long the answers to a query may take: of 64 nodes, at 125 kbit/s, on a bus with other traffic."""
-ANSWER_GAP = 0.05
-ASK_AGAIN_SECONDS = 0.1
-"""After which an application that has not answered is asked again: it may have been starting."""
-FRAME = 8
-MOST_HEARD = 256
-"""Bytes of an answer, at most."""
 
 
 class KatapultCanFlasher(KatapultMemory):
@@ -184,30 +178,3 @@ def identity_of(bus: CanBus, address: KatapultCanAddress, profile: KatapultCanPr
         return node.identify() or Identity(serial=address.uuid)
     finally:
         node.close()
-
-
-def ask_version(bus: CanBus, address: KatapultCanAddress, version: CanVersion, deadline: Deadline) -> str | None:
-    """What the application answers; None: nothing that fits, or it isn't asked. Raises TransportError."""
-    if address.question is None:
-        return None
-    channel = bus.channel(*address.question, fd=False)
-    heard = b""
-    try:
-        while not heard and not deadline.expired:
-            channel.send(version.send, deadline)
-            heard = _heard(channel, deadline)
-    finally:
-        channel.close()
-    found = re.search(version.match.encode(), heard)
-    return found[1].decode("ascii", "replace") if found else None
-
-
-def _heard(channel: CanChannel, deadline: Deadline) -> bytes:
-    """The frames of one answer; b"": none came, and it is time to ask again."""
-    heard, until = b"", deadline.sooner(ASK_AGAIN_SECONDS)
-    while (frame := channel.recv(until)) is not None:
-        heard += frame.data
-        if len(frame.data) < FRAME or len(heard) > MOST_HEARD:
-            break
-        until = deadline.sooner(ANSWER_GAP)
-    return heard

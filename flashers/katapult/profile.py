@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
-from ...transports.can.bus import CanId
+from ..can.question import ArbitrationId, CanVersion, QuestionAddress
 from ..flasher import Address
 from ..serial.profile import SerialProfile
-from ..settings import After, Before, Field, Settings, in_words
+from ..settings import After, Field, Settings, in_words
 from .codec import NODES, UUID_BYTES
 
 DIGITS = 2 * UUID_BYTES
@@ -19,32 +18,9 @@ Uuid = Annotated[
     in_words(f"{DIGITS} hexadecimal digits, as scan shows them"),
     After(lambda text: text.lower().zfill(DIGITS)),
 ]
-ArbitrationId = Annotated[int, Field(ge=0, le=0x1FFF_FFFF)]
 
 
-def _from_hex(value: object) -> object:
-    if isinstance(value, bytes):
-        return value
-    try:
-        data = bytes.fromhex(value if isinstance(value, str) else "-")
-    except ValueError:
-        data = bytes(9)
-    if len(data) > 8:
-        raise ValueError("it takes up to 8 hexadecimal bytes in quotes, two digits each, such as '01 02'")
-    return data
-
-
-def _has_group(text: str) -> str:
-    try:
-        found = re.compile(text.encode())
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"no regular expression: {error}") from error
-    if found.groups < 1:
-        raise ValueError("the pattern needs one group, around the version")
-    return text
-
-
-class KatapultCanAddress(Address):
+class KatapultCanAddress(QuestionAddress):
     """Which node of the bus it is, and how its application is asked for its version."""
 
     example = "uuid=UUID"
@@ -55,12 +31,6 @@ class KatapultCanAddress(Address):
     version_request: ArbitrationId | None = None
     """Arbitration id under which the application takes the question for its version (`version` of the profile). Without it the
     application is asked by Klipper's query for nodes alone, which only a node without a node id answers."""
-    version_response: ArbitrationId | None = None
-    """Arbitration id of the answer to that question."""
-
-    def check_together(self) -> None:
-        if (self.version_request is None) != (self.version_response is None):
-            raise ValueError("version_request and version_response go together")
 
     def label(self) -> str:
         return self.uuid
@@ -72,24 +42,6 @@ class KatapultCanAddress(Address):
     @property
     def raw(self) -> bytes:
         return bytes.fromhex(self.uuid)
-
-    @property
-    def question(self) -> tuple[CanId, CanId] | None:
-        if self.version_request is None or self.version_response is None:
-            return None
-        return CanId(self.version_request, self.version_request > 0x7FF), CanId(
-            self.version_response, self.version_response > 0x7FF
-        )
-
-
-class CanVersion(Settings):
-    """How the application on CAN is asked for its version, at the address's `version_request` and `version_response`."""
-
-    send: Annotated[bytes, Before(_from_hex)] = b""
-    """Bytes of the question's frame, in hexadecimal. "": a frame without data."""
-    match: Annotated[str, Field(max_length=1000), After(_has_group)] = "([0-9][0-9A-Za-z.+-]*)"
-    """A regular expression (Python's `re`, on bytes) with a group around the version, over the answer's frames. The answer
-    ends with a frame of fewer than 8 bytes, or a silence of 50 ms."""
 
 
 class KatapultProfile(Settings):

@@ -1,0 +1,1 @@
+"""What the protocols on CAN share: how a running application is asked for its version."""
