@@ -235,6 +235,14 @@ class WrongPart(PartError):
     default_remedy = "Is it the right component? Correct part in its profile if so."
 
 
+def check_part(wanted: str | int, described: str, name: str, number: str) -> None:
+    """Raises WrongPart unless the profile's `part`, `wanted`, is a piece of the name, or the number ("0x1E950F")."""
+    asked = f"0x{wanted:0{len(number) - 2}X}" if isinstance(wanted, int) else wanted
+    fits = asked == number if isinstance(wanted, int) else asked.lower() in name.lower()
+    if not fits:
+        raise WrongPart(f"the part is {described} ({number}), the profile wants {asked}")
+
+
 class PartWrongMode(PartError):
     """The part answers, but can't be brought into its bootloader."""
 

@@ -19,7 +19,7 @@ from typing import ClassVar, TypeVar
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialGone, SerialTimeout
 from ...transports.serial.port import SerialPort
-from ..errors import ImageWrongPart, PartRefused, ProfileWrong, ProtocolError, Unsupported
+from ..errors import ImageWrongPart, PartRefused, ProfileWrong, ProtocolError, Unsupported, check_part
 from ..flasher import Capability, Identity, MemoryBootloader, Target
 from ..image import Segment
 from ..memory import MemoryMap, Range
@@ -206,7 +206,7 @@ class AvrFlasher(SerialBootloader, MemoryBootloader):
                 "the bootloader's signature belongs to no AVR in the table of parts",
                 remedy=f"Give its memory in the profile, by its data sheet, as in memory = {EXAMPLE}",
             )
-        self._check_part(f"an {found.part.name}", found.part.name, f"0x{found.part.signature:06X}")
+        check_part(self._profile.part, f"an {found.part.name}", found.part.name, f"0x{found.part.signature:06X}")
         found.check_lock()
         self.capabilities = Capability.READ | Capability.BOOT
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from ...transports.deadline import Deadline
 from ...transports.errors import SerialGone, TransportError
 from ...transports.serial.port import SerialPort
-from ..errors import NoResponse, PartError, PartWrongMode, ProfileWrong, Step, WrongPart, silence
+from ..errors import NoResponse, PartError, PartWrongMode, ProfileWrong, Step, silence
 from ..flasher import Address, Bootloader, Identity, ProbeResult, State
 from . import rates
 from .boot_pins import PinSettings
@@ -101,7 +101,7 @@ class SerialBootloader(Bootloader):
 
     @classmethod
     def _part_names(cls) -> Sequence[str]:
-        """The names of all parts that `_check_part` may be given; (): not known."""
+        """The names of all parts that the profile's `part` is compared with; (): not known."""
         return ()
 
     def connect(self) -> Identity:
@@ -221,11 +221,3 @@ class SerialBootloader(Bootloader):
         self._entry.reset()
         if self._profile.enter and not self._entry.resets and not isinstance(error, NoResponse | PartWrongMode):
             self.start_application()
-
-    def _check_part(self, described: str, name: str, number: str) -> None:
-        """Raises WrongPart unless the profile's `part` is a piece of the name, or the number ("0x1E950F")."""
-        wanted = self._profile.part
-        asked = f"0x{wanted:0{len(number) - 2}X}" if isinstance(wanted, int) else wanted
-        fits = asked == number if isinstance(wanted, int) else asked.lower() in name.lower()
-        if not fits:
-            raise WrongPart(f"the part is {described} ({number}), the profile wants {asked}")

@@ -12,12 +12,11 @@ from ..memory import MemoryMap, Range
 from .codec import MassErase
 from .erase_plan import chunks, erasures
 from .identity import FoundPart
-from .profile import Stm32Profile
-from .uart_commands import Stm32Commands
+from .loader import Stm32Loader
+from .profile import Stm32PartProfile
 
 ERASE_CHUNK_SECONDS = 0.5
 """About how long the pages of one Erase command take at most, so that progress and cancelling stay fine-grained."""
-MAX_PAGES = 128
 LAST_PAGE = 0xFF
 """Of Erase. Extended Erase sends each page as two bytes, and a profile's numbers fit into these."""
 UNKNOWN_ERASE_SECONDS = 5.0
@@ -37,7 +36,7 @@ class Eraser:
     part: FoundPart
     memory: MemoryMap
 
-    def __init__(self, loader: Stm32Commands, profile: Stm32Profile, changed: Callable[[], object]) -> None:
+    def __init__(self, loader: Stm32Loader, profile: Stm32PartProfile, changed: Callable[[], object]) -> None:
         self._loader = loader
         self._profile = profile
         self._changed = changed
@@ -135,7 +134,7 @@ class Eraser:
     def _pages_at_once(self) -> int:
         if self._profile.memory:
             return 1  # The engine looks what became of each.
-        return max(1, min(MAX_PAGES, int(ERASE_CHUNK_SECONDS / (self._page_seconds / 10))))
+        return max(1, min(self._loader.most_pages, int(ERASE_CHUNK_SECONDS / (self._page_seconds / 10))))
 
     def _mass_erased(self, what: MassErase) -> bool:
         """False where the loader refuses it."""
@@ -143,7 +142,7 @@ class Eraser:
         return self._loader.mass_erase(what, extended=self.part.has_extended_erase, seconds=seconds)
 
     def _check_numbers(self, units: Sequence[Range]) -> None:
-        """Erase sends each page as one byte (AN3155, 3.7). Raises Unsupported."""
+        """Erase sends each page as one byte (AN3155, 3.7; AN3154, 3.9). Raises Unsupported."""
         for unit in () if self.part.has_extended_erase else units:
             if (number := self.part.numbers[unit.start]) > LAST_PAGE:
                 raise Unsupported(

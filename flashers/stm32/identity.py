@@ -11,9 +11,9 @@ from ..flasher import Identity
 from ..memory import MemoryMap
 from ..serial.stable_read import read_stable
 from .codec import Command
+from .loader import Stm32Loader
 from .parts import FLASH_START, Stm32Family, families
-from .profile import Stm32Profile
-from .uart_commands import Stm32Commands
+from .profile import Stm32PartProfile
 
 
 class FoundPart(NamedTuple):
@@ -36,7 +36,7 @@ class FoundPart(NamedTuple):
         return Command.EXTENDED_ERASE in self.commands
 
 
-def find_part(loader: Stm32Commands, profile: Stm32Profile) -> FoundPart:
+def find_part(loader: Stm32Loader, profile: Stm32PartProfile) -> FoundPart:
     """Asks a loader that is in step. Raises PartError, TransportError."""
     version, commands = read_stable(loader.get)
     details: dict[str, str] = {}
@@ -63,7 +63,7 @@ def find_part(loader: Stm32Commands, profile: Stm32Profile) -> FoundPart:
 
 
 def _memory(
-    profile: Stm32Profile, family: Stm32Family | None, flash_size: int | None
+    profile: Stm32PartProfile, family: Stm32Family | None, flash_size: int | None
 ) -> tuple[MemoryMap | None, Mapping[int, int]]:
     """What the profile says goes before what is known; None where neither says anything."""
     own = profile.memory_map()
@@ -74,7 +74,7 @@ def _memory(
     return MemoryMap(family.regions(flash_size)), family.page_numbers()
 
 
-def _registers(loader: Stm32Commands, family: Stm32Family | None) -> tuple[str, int | None, bool]:
+def _registers(loader: Stm32Loader, family: Stm32Family | None) -> tuple[str, int | None, bool]:
     """Unique id, flash size in bytes (None: not known), and whether memory can be read at all.
 
     Read Memory is the first command that readout protection refuses (AN3155, table 2).
@@ -92,7 +92,7 @@ def _registers(loader: Stm32Commands, family: Stm32Family | None) -> tuple[str, 
     return "", None, True
 
 
-def _option_word(loader: Stm32Commands, family: Stm32Family) -> int:
+def _option_word(loader: Stm32Loader, family: Stm32Family) -> int:
     """Of a family whose option bytes choose its sectors; as delivered where they can't be read."""
     option = family.option
     if option is None:
@@ -102,18 +102,18 @@ def _option_word(loader: Stm32Commands, family: Stm32Family) -> int:
     return (1 - option.value) << option.bit
 
 
-def _size_register(loader: Stm32Commands, family: Stm32Family) -> bytes:
+def _size_register(loader: Stm32Loader, family: Stm32Family) -> bytes:
     return _register(loader, family, family.size, 2) if family.size else b""
 
 
-def _unique_id(loader: Stm32Commands, family: Stm32Family) -> bytes:
+def _unique_id(loader: Stm32Loader, family: Stm32Family) -> bytes:
     if not family.uid:
         return b""
     data = _register(loader, family, family.uid, family.uid_words[-1] + 4)
     return b"".join(data[word : word + 4] for word in family.uid_words)
 
 
-def _register(loader: Stm32Commands, family: Stm32Family, address: int, size: int) -> bytes:
+def _register(loader: Stm32Loader, family: Stm32Family, address: int, size: int) -> bytes:
     """Some loaders read registers only from certain addresses on."""
     before = address % family.registers_from
     return loader.read_memory(address - before, before + size)[before:]

@@ -1,4 +1,4 @@
-"""What a bench file says of a part behind the STM32 system memory bootloader on a serial port: its profile."""
+"""What a bench file says of a part behind the STM32 system memory bootloader: its profile, on any wire and on each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..memory import MemoryMap
 from ..memory_runs import MemoryRun, check_apart, listed, regions
 from ..serial.boot_pins import Output, PinSettings
 from ..serial.profile import MOST_RATE, SerialProfile
-from ..settings import Before, Field
+from ..settings import Before, Field, Settings
 from ..vector_table import VectorTable
 from .codec import WORD
 from .parts import FLASH_START
@@ -81,26 +81,12 @@ def _listed(value: object) -> object:
     return listed(value, EXAMPLE)
 
 
-class Stm32Profile(SerialProfile):
-    """How an STM32 and its board differ from the usual."""
+class Stm32PartProfile(Settings):
+    """How an STM32 differs from the usual."""
 
     part: str | int = ""
     """The expected part: the family's name or a piece of it (`"STM32F40x"`), or the product id (`0x413`). "": any
     part."""
-    parity: Parity = "E"
-    """Parity of the bootloader: `"N"` for BlueNRG."""
-    entry: Stm32Pins = Stm32Pins()
-    """How the modem lines bring the part into its bootloader."""
-    enter: str = ""
-    """Text that makes the application start its bootloader, sent with the application's line settings. "": nothing is
-    sent."""
-    boot: Literal["auto", "go", "reset"] = "auto"
-    """How the application is started: `"go"` by the bootloader's Go command, `"reset"` by the modem lines, `"auto"`
-    by a reset if the lines drive both NRST and BOOT0, else by Go."""
-    app_parity: Parity | None = None
-    """Parity of the application. Default: the bus's `parity`."""
-    app_baudrate: int | None = Field(default=None, gt=0, le=MOST_RATE)
-    """Bit rate of the application, in bit/s. Default: the bus's `baudrate`."""
     memory: Annotated[tuple[Stm32MemoryRun, ...], Before(_listed)] = ()
     """The flash of a part that proxyflash does not know, or of a clone with another flash, as a list of runs."""
     mass_erase: bool | None = None
@@ -134,3 +120,22 @@ class Stm32Profile(SerialProfile):
             )
         ]
         return MemoryMap(tuple(sorted(found, key=lambda region: region.start)))
+
+
+class Stm32Profile(Stm32PartProfile, SerialProfile):
+    """How an STM32 and its board differ from the usual."""
+
+    parity: Parity = "E"
+    """Parity of the bootloader: `"N"` for BlueNRG."""
+    entry: Stm32Pins = Stm32Pins()
+    """How the modem lines bring the part into its bootloader."""
+    enter: str = ""
+    """Text that makes the application start its bootloader, sent with the application's line settings. "": nothing is
+    sent."""
+    boot: Literal["auto", "go", "reset"] = "auto"
+    """How the application is started: `"go"` by the bootloader's Go command, `"reset"` by the modem lines, `"auto"`
+    by a reset if the lines drive both NRST and BOOT0, else by Go."""
+    app_parity: Parity | None = None
+    """Parity of the application. Default: the bus's `parity`."""
+    app_baudrate: int | None = Field(default=None, gt=0, le=MOST_RATE)
+    """Bit rate of the application, in bit/s. Default: the bus's `baudrate`."""

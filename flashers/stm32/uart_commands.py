@@ -21,6 +21,7 @@ from ..retries import retried
 from ..serial.exchange import LOST, QUIET_SECONDS, STREAM_SECONDS, Exchange
 from . import codec
 from .codec import ACK, BLOCK, NACK, SYNCHRONISE, WORD, Command, MassErase
+from .loader import UNLOCK_REMEDY, Stm32Loader
 
 TRIES = 3
 """How often one command is tried, when its answer is lost, garbled or NACK."""
@@ -39,7 +40,6 @@ and the complement of none. After a byte count or an address they make no group 
 FILLER_HEAD and any number of FILLER the bytes before a FILLER never XOR to it."""
 ERASE_FILLER = 0xFF
 """Where Extended Erase waits for its page count: 0xFFFF is a whole one there, and 0xFF its wrong XOR."""
-UNLOCK_REMEDY = "Lifting readout protection (ST's own tools do, proxyflash does not) erases the part whole."
 
 
 class ChecksumForm(NamedTuple):
@@ -53,8 +53,10 @@ class ChecksumForm(NamedTuple):
     announced: bool
 
 
-class Stm32Commands:
+class Stm32Commands(Stm32Loader):
     """The loader at the other end of `port`. `answer`: seconds that it has for an answer, its work and the wire's time aside."""
+
+    most_pages = 128
 
     def __init__(self, port: SerialPort, *, answer: float) -> None:
         self._port = port

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from proxyflash.emulators.serial.wire import UartWire
-from proxyflash.flashers.errors import NoResponse, WrongPart
+from proxyflash.flashers.errors import NoResponse, WrongPart, check_part
 from proxyflash.flashers.flasher import Address, Identity, MemoryAccess, SlotAccess, State
 from proxyflash.flashers.serial.bootloader import ENTRY_TRIES, SerialBootloader
 from proxyflash.flashers.serial.entry import LineSettings, SerialEntry
@@ -71,7 +71,7 @@ class Toy(SerialBootloader):
         return Identity(part="Toy")
 
     def _accept(self, identity: Identity) -> None:
-        self._check_part("a Toy", "Toy", "0x00AB")
+        check_part(self._profile.part, "a Toy", "Toy", "0x00AB")
 
     def access(self) -> MemoryAccess | SlotAccess:
         raise NotImplementedError
