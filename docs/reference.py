@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyflash.docs import errors_page, fixtures_table
+from proxyflash.emulators.device import PartKeys
 from proxyflash.tools.bench_schema import Schema, bench_schema, only, schema_of
 from proxyflash.transports import plugins
 from proxyflash.updates.manifests.policy import Policy
@@ -54,6 +55,8 @@ def _sections() -> Iterator[str]:
     yield from _table("## `[[component]]`", component)
     for key in ("version", "version_from", "partition", "app", "images"):
         yield from _table(f"### `{key}` of a component", _inner(component, key))
+    yield from _table("### `emulated` of a component", PartKeys.schema())
+    yield "The other keys are those of the protocol, in the tables that follow.\n"
     yield from _table("## `[power.NAME]`", only(tables["power"]["patternProperties"]))
     yield from _table("## `[check.NAME]`", only(tables["check"]["patternProperties"]))
     yield from _table("## `[updates]`", schema_of(Policy))
@@ -71,6 +74,31 @@ def _sections() -> Iterator[str]:
                 yield from _all_tables(title, schema)
             else:
                 yield from _differences(title, schema, schema_of(getattr(before, name)), f"[`{base}`](#{base}-{key})")
+        yield from _emulated(protocol, base)
+
+
+def _emulated(protocol: str, base: str) -> Iterator[str]:
+    """The table `emulated` of a protocol's parts, where there are emulated parts."""
+    schema, before = _emulated_keys(protocol), _emulated_keys(base) if base else None
+    title = f"### `{protocol}`: emulated"
+    if schema is None:
+        return
+    if before is None or not before["properties"].keys() <= schema["properties"].keys():
+        yield from _all_tables(title, schema)
+    else:
+        yield from _differences(title, schema, before, f"[`{base}`](#{base}-emulated)")
+
+
+def _emulated_keys(protocol: str) -> Schema | None:
+    """The schema of the table, without the keys that each emulated part has."""
+    if protocol not in plugins.names(plugins.EMULATORS):
+        return None
+    device = plugins.load(plugins.EMULATORS, protocol)
+    assert device.keys is not None, (
+        f"the emulated part of {protocol} has no `keys`: declare its `emulated` table as a Table"
+    )
+    found: Schema = device.keys.schema(device.part_names())
+    return found
 
 
 def _all_tables(title: str, schema: Schema) -> Iterator[str]:
@@ -158,7 +186,7 @@ def _values(value: Schema) -> str:
 
 
 def _plural(value: Schema) -> str:
-    kinds = {"table": "tables", "integer": "integers", "text": "texts"}
+    kinds = {"table": "tables", "integer": "integers", "text": "texts", "bytes in hexadecimal": "bytes in hexadecimal"}
     found = _values(value)
     return kinds.get(
         found, "numbers" if found.startswith("integer") else "tables" if "properties" in value else "texts"
@@ -177,7 +205,13 @@ def _range(value: Schema) -> str:
 
 
 def _number(number: Any, value: Schema) -> str:
-    if value.get("type") == "integer" and number and (value.get("maximum") in WHOLE or number >= 0x1_0000):
+    is_rate = value.get("description", "").startswith("Bit rate")
+    if (
+        value.get("type") == "integer"
+        and number
+        and not is_rate
+        and (value.get("maximum") in WHOLE or number >= 0x1_0000)
+    ):
         return f"0x{number:02X}" if number < 0x100 else f"0x{number:04X}"
     return str(int(number) if float(number).is_integer() and value.get("type") == "integer" else number)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..transports import plugins
 from .bench_wire import BenchWire
-from .device import BadDevice, DeviceSpec, EmulatedDevice
+from .device import BadDevice, DeviceSpec, EmulatedDevice, PartKeys
 from .faults import FaultPlan, Faults
 
 
@@ -43,12 +43,10 @@ class EmulatedBus:
             for part in parts:
                 device_class = plugins.load(plugins.EMULATORS, part.protocol)
                 settings = dict(part.device.settings)
-                powered = settings.pop("powered", True)
-                if type(powered) is not bool:
-                    raise BadDevice("powered", f"{powered!r} is neither true nor false")
+                common = PartKeys.of({key: settings.pop(key) for key in PartKeys.names() & settings.keys()})
                 device = device_class.attach(replace(part.device, settings=settings), self.wire)
                 self.devices[part.device.name] = device
-                if not powered:
+                if not common.powered:
                     device.supply.off()
         except BaseException as error:
             if isinstance(error, BadDevice):

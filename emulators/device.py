@@ -6,7 +6,7 @@ Registered under the entry-point group `proxyflash.emulators` by the same protoc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,18 +14,9 @@ from typing import Any, ClassVar, Self
 from ..transports import named_files
 from . import application
 from .flash import NorFlash
+from .keys import BadDevice as BadDevice
+from .keys import Schema, Table
 from .supply import Supply
-
-
-class BadDevice(Exception):
-    """A key of a component's `emulated` table (or its address or profile) does not hold. `key` names it."""
-
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(f"{key}: {reason}")
-        self.key = key
-        self.reason = reason
-        self.part = ""
-        """The name of the part that refused it, filled in by the bus; "": the bus itself did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +24,7 @@ class DeviceSpec:
     """One emulated part, as the bench file describes it, in plain values.
 
     `address`, `profile`: the component's own tables. `settings`: its `emulated` table (part, firmware, serial,
-    protections, ...; each device class documents its keys and refuses others with BadDevice). `folder`: where its flash
+    protections, ...; each device class declares its keys and refuses others with BadDevice). `folder`: where its flash
     is kept; None: in memory. `firmware_folder`: what relative firmware paths start from. `pace`: see Board.
     """
 
@@ -58,10 +49,20 @@ class DeviceSpec:
         return self.flash_path is None or not self.flash_path.exists()
 
 
+@dataclass(frozen=True, kw_only=True)
+class PartKeys(Table):
+    """Keys of each `emulated` table, of whatever kind the part is. The bus takes them out before the part is made."""
+
+    powered: bool = True
+    """Whether the supply of the part is on. Without supply the part answers nothing, as if it were not plugged in."""
+
+
 class EmulatedDevice(ABC):
     """One emulated part on a wire. Powered from construction on."""
 
     bus_kind: ClassVar[str]
+    keys: ClassVar[type[Table] | None] = None
+    """The keys of its `emulated` table. None: the class declares none, and nobody describes them."""
 
     name: str
     supply: Supply
@@ -71,6 +72,19 @@ class EmulatedDevice(ABC):
     @abstractmethod
     def attach(cls, spec: DeviceSpec, wire: Any) -> Self:
         """Puts the part on a wire (CanWire, UartWire or UsbWire, by `bus_kind`) and powers it. Raises BadDevice."""
+
+    @classmethod
+    def part_names(cls) -> Sequence[str]:
+        """The names that the key `part` of its `emulated` table takes; empty: it has no such key, or takes any."""
+        return ()
+
+    @classmethod
+    def keys_schema(cls) -> Schema | None:
+        """The JSON Schema of its `emulated` table, with the keys that each part has. None: it declares none."""
+        if cls.keys is None:
+            return None
+        common, own = PartKeys.schema(), cls.keys.schema(cls.part_names())
+        return own | {"properties": own["properties"] | common["properties"]}
 
     @property
     @abstractmethod

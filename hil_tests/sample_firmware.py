@@ -42,7 +42,7 @@ def modem(part: str, product: str, manufacturer: str) -> Maker:
 
 
 def head(version: str, size: int) -> bytes:
-    start = katapult_parts.part_of("toolhead-f072")["start"]
+    start = katapult_parts.parts()["toolhead-f072"]["start"]
     return application.make(version, "T-1", "Acme", size, start=start)
 
 

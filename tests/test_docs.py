@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import re
 import shlex
@@ -11,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tomllib
 import uuid
 from collections.abc import Iterator
 from importlib import import_module
@@ -24,11 +22,7 @@ import click
 import pytest
 from proxyflash.docs import errors_page, reference
 from proxyflash.emulators.device import BadDevice, DeviceSpec
-from proxyflash.emulators.dfu.device import DfuOptions
-from proxyflash.emulators.faults import FaultPlan
-from proxyflash.emulators.registry import find
-from proxyflash.emulators.serial.settings import UartSettings
-from proxyflash.emulators.uds.ecu import Variation
+from proxyflash.emulators.faults import FaultPlan, Faults
 from proxyflash.enumerators.bench import Bench
 from proxyflash.enumerators.benchfile.schema import FaultSpec, load
 from proxyflash.enumerators.target import Target
@@ -224,7 +218,7 @@ RUN_ELSEWHERE = [
     *((ROOT / "docs" / "bench-tests.md", number) for number in range(10)),
     (ROOT / "docs" / "start-tests.md", 0),
     # Pieces of tests/plugin_package, which tests/test_plugin_package.py installs and runs; held to it below.
-    *((ROOT / "docs" / "plugins.md", number) for number in range(13)),
+    *((ROOT / "docs" / "plugins.md", number) for number in range(14)),
     # A test for pytest: tests/tools/test_recordings_command.py.
     (ROOT / "docs" / "recordings.md", 0),
 ]
@@ -291,21 +285,6 @@ def test_emulate_serves_as_the_document_says(bench_folder: Path) -> None:
 
 
 # The bench file's keys.
-
-
-def sections(document: Path) -> dict[str, dict[str, str]]:
-    """Of each heading the table below it: keys and their defaults, "" where the table has no such column."""
-    found: dict[str, dict[str, str]] = {}
-    title = ""
-    for line in document.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            title = line.lstrip("# ").replace("`", "")
-        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] if line.startswith("| `") else []
-        if cells:
-            for key in re.findall(r"`([^`]+)`", cells[0]):
-                assert key not in found.setdefault(title, {}), f"{title}: {key} twice"
-                found[title][key] = cells[1].strip("`") if len(cells) == 3 else ""
-    return found
 
 
 def undescribed(schema: Schema, where: str = "") -> Iterator[str]:
@@ -377,64 +356,44 @@ def test_the_faults_are_those_of_the_wires() -> None:
 
 # The emulated parts' tables.
 
-PART_OF = {
-    "uds": "acme-r77",
-    "katapult-can": "toolhead-f072",
-    "katapult-uart": "toolhead-f072",
-    "stm32-uart": "stm32f405xg",
-    "dfu": "stm32f405-dfu",
-    "smp": "acme-s1",
-    "stk500v1": "atmega328p-optiboot",
-    "stk500v2": "atmega2560-wiring",
-    "avr109": "atmega32u4-caterina",
-    "xmodem": "efr32mg1",
-    "ymodem": "stm32l4-iap",
-}
-WIRES = {"can": "can.wire:CanWire", "serial": "serial.wire:UartWire", "usb": "usb.wire:UsbWire"}
-
 
 @pytest.mark.parametrize("protocol", plugins.names(plugins.EMULATORS))
-def test_the_keys_and_parts_of_an_emulated_part(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_keys_and_parts_of_an_emulated_part(protocol: str) -> None:
+    """The keys that the class declares are those that it takes; the page on emulated benches names its parts."""
     device = plugins.load(plugins.EMULATORS, protocol)
-    module, _, wire_class = WIRES[device.bus_kind].partition(":")
-    more = {"bitrate": 500_000} if device.bus_kind == "can" else {}
-    channel = uuid.uuid4().hex
-    wire = getattr(__import__(f"proxyflash.emulators.{module}", fromlist=["x"]), wire_class)(channel, pace=0, **more)
-    address = {"request": 0x7E0, "response": 0x7E8}
-    defaults: dict[str, Any] = {
-        field.name: field.default
-        for of_protocol, options in (("uds", Variation), ("dfu", DfuOptions))
-        for field in (dataclasses.fields(options) if protocol == of_protocol else ())
-    }
-    get = UartSettings._get
-
-    def noted(self: UartSettings, key: str, kind: type, default: Any) -> Any:
-        defaults[key] = default
-        return get(self, key, kind, default)
-
-    monkeypatch.setattr(UartSettings, "_get", noted)
+    wire = plugins.load(plugins.WIRES, device.bus_kind).make(uuid.uuid4().hex, {}, Faults(FaultPlan()), 0.0)
+    schema, names = bench_schema()["$defs"][f"{protocol}.emulated"], list(device.part_names())
+    assert schema["properties"]["part"]["enum"] == names
+    assert schema["properties"]["powered"]["default"] is True
 
     def refused(**settings: Any) -> BadDevice:
+        address = {"request": 0x7E0, "response": 0x7E8}
         with pytest.raises(BadDevice) as caught:
             device.attach(DeviceSpec("part", address=address, settings=settings), wire)
         return caught.value
 
     try:
-        listed = sections(EMULATION)[f"emulated of {protocol}"]
-        keys = keys_in(refused(part=PART_OF[protocol], nonsense=1)) | {"part", "firmware"}
-        # Not every part has a serial number; those that have are not asked for it before the rest.
-        assert set(listed) - {"serial"} == keys - {"serial"}
-        # A key without a fixed default has "-".
-        for key in listed.keys() & defaults.keys():
-            default = list(defaults[key]) if isinstance(defaults[key], frozenset | tuple) else defaults[key]
-            assert listed[key] in ("-", "needed") or tomllib.loads(f"k = {listed[key]}")["k"] == default, key
-        parts = re.split(r" none of |there are: ", refused(part="nonsense").reason)[1].split(", ")
-        section = re.split(r"^### ", EMULATION.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        text = next(item for item in section if item.startswith(f"`emulated` of `{protocol}`")).partition("| key")[0]
-        assert list(re.findall(r'`"([^"]+)"`', text)) == parts
+        assert refused(part=names[0], nonsense=1).key == "nonsense"
+        assert keys_in(refused(part=names[0], nonsense=1)) | {"powered"} == set(schema["properties"])
+        assert refused(part="nonsense").reason == f"'nonsense' is none of {', '.join(names)}"
+        for key in schema["properties"].keys() - {"powered"}:
+            assert refused(**{"part": names[0], key: object()}).key == key
     finally:
         wire.close()
-    assert find(channel) is None
+
+    section = re.split(r"^### ", EMULATION.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = next(item for item in section if item.startswith(f"`emulated` of `{protocol}`"))
+    assert f"[Keys](bench-keys.md#{protocol}-emulated)" in text
+    assert [name for name in re.findall(r'`"([^"]+)"`', text) if name in names] == names
+
+
+def test_each_key_of_an_emulated_part_is_used() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "emulators").rglob("*.py")]
+    for protocol in plugins.names(plugins.EMULATORS):
+        for key in plugins.load(plugins.EMULATORS, protocol).keys.names() - {"part", "firmware"}:
+            assert any(re.search(rf"\.{key}\b|strap: ClassVar\[str\] = \"{key}\"", text) for text in texts), (
+                f"{protocol}: {key}"
+            )
 
 
 # The other tables.

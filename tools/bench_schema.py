@@ -1,6 +1,6 @@
-"""The bench file's JSON Schema: a description for each key, and the keys of each protocol and each kind of bus.
+"""The bench file's JSON Schema: a description for each key, and the keys of each protocol, each kind of bus and emulated part.
 
-The descriptions are the docstrings below the fields of the models. Python forgets these, so they are read from the source.
+The descriptions are the docstrings below the fields of the models and of the emulated parts' tables.
 
 The form of the schema follows Taplo, which completes keys in editors and takes descriptions from `properties`, `anyOf` and
 `items` alone, beside no `$ref`. So the keys of all protocols stand in one `anyOf`, of which a member allows anything. What one
@@ -9,12 +9,7 @@ protocol does not allow is said by `if` and `then`, which validators obey.
 
 from __future__ import annotations
 
-import ast
-import inspect
 from collections.abc import Iterator, Mapping
-from functools import cache
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
@@ -23,6 +18,7 @@ from ..enumerators.benchfile.schema import FileSpec
 from ..flashers.settings import Settings, pydantic_model
 from ..transports import plugins
 from ..transports.errors import ProxyflashError
+from ..transports.field_texts import field_texts
 from ..updates.manifests.policy import Policy
 
 Schema = dict[str, Any]
@@ -36,8 +32,11 @@ def bench_schema() -> Schema:
     flashers = dict(_loaded(plugins.FLASHERS))
     profiles = {name: schema_of(flasher.Profile) for name, flasher in flashers.items()}
     addresses = {name: schema_of(flasher.Address) for name, flasher in flashers.items()}
-    for name in flashers:
-        profiles[name]["title"], addresses[name]["title"] = f"profile of {name}", f"address of {name}"
+    emulated = {name: schema for name, part in _loaded(plugins.EMULATORS) if (schema := part.keys_schema()) is not None}
+    by_key = {"address": addresses, "profile": profiles, "emulated": emulated}
+    for key, schemas in by_key.items():
+        for name, schema in schemas.items():
+            schema["title"] = f"{key} of {name}"
 
     bus = only(tables["bus"]["patternProperties"])
     for kind, transport in _loaded(plugins.TRANSPORTS):
@@ -47,16 +46,12 @@ def bench_schema() -> Schema:
     _by_protocol(bus["properties"]["ask"]["items"], profile=lines)
 
     component = tables["component"]["items"]
-    _by_protocol(component, address=addresses, profile=profiles)
+    _by_protocol(component, **by_key)
     component["properties"]["profile"]["anyOf"].append({"type": "string"})
     [names] = tables["profile"]["patternProperties"]
     tables["profile"]["patternProperties"][names] = {"type": "object", "anyOf": [*profiles.values(), {}]}
     tables["updates"] = schema_of(Policy) | {"description": tables["updates"]["description"]}
-    kept = {
-        f"{name}.{key}": schema[name]
-        for key, schema in (("address", addresses), ("profile", profiles))
-        for name in schema
-    }
+    kept = {f"{name}.{key}": schemas[name] for key, schemas in by_key.items() for name in schemas}
     return {"$schema": DIALECT, **found, "$defs": kept}
 
 
@@ -86,7 +81,11 @@ def _by_protocol(table: Schema, **keys: Mapping[str, Schema]) -> None:
         }
     chain: Schema = {}
     for name in reversed(list(keys["profile"])):
-        tables = {key: {"if": {"type": "object"}, "then": {"$ref": f"#/$defs/{name}.{key}"}} for key in keys}
+        tables = {
+            key: {"if": {"type": "object"}, "then": {"$ref": f"#/$defs/{name}.{key}"}}
+            for key, schemas in keys.items()
+            if name in schemas
+        }
         rule = {
             "if": {"properties": {"protocol": {"const": name}}, "required": ["protocol"]},
             "then": {"properties": tables},
@@ -105,7 +104,7 @@ def schema_of(model: type[Settings]) -> Schema:
 class _Described(GenerateJsonSchema):
     def model_schema(self, schema: Any) -> Schema:
         found = super().model_schema(schema)
-        texts = descriptions(schema["cls"].declared_by)
+        texts = field_texts(schema["cls"].declared_by)
         for key, value in found.get("properties", {}).items():
             if key in texts:
                 value["description"] = texts[key]
@@ -121,32 +120,3 @@ def _inlined(value: Any, models: Mapping[str, Schema]) -> Any:
     if "$ref" in value:
         found = _inlined(models[value["$ref"].rpartition("/")[2]], models) | found
     return found
-
-
-def descriptions(model: type[Settings]) -> dict[str, str]:
-    """The docstring below each field, on one line; a field that a subclass declares again without one keeps its text."""
-    found: dict[str, str] = {}
-    for kind in reversed(model.__mro__):
-        if issubclass(kind, Settings):
-            found |= _below_fields(kind)
-    return found
-
-
-def _below_fields(model: type[Settings]) -> dict[str, str]:
-    path = inspect.getsourcefile(model)
-    assert path is not None, model
-    body = _classes(Path(path)).get(model.__qualname__, [])
-    found = {}
-    for field, text in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            match text:
-                case ast.Expr(value=ast.Constant(value=str(said))):
-                    found[field.target.id] = " ".join(said.split())
-    return found
-
-
-@cache
-def _classes(path: Path) -> dict[str, list[ast.stmt]]:
-    """The bodies of a module's classes."""
-    tree = ast.parse(path.read_bytes())
-    return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}

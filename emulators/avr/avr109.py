@@ -19,7 +19,7 @@ from typing import ClassVar
 from ...transports import clock
 from ..serial.board import Silence
 from .board import AvrLoader, Reset
-from .device import AvrDevice
+from .device import AvrDevice, UsbAvrKeys
 
 NAME = b"CATERIN"
 PART_CODE = b"\x44\x00"
@@ -192,7 +192,7 @@ class Caterina(AvrLoader):
 
 
 class Avr109Device(AvrDevice):
-    """One part, on its own port; the keys of its `emulated` table are AvrDevice's. `part`: "atmega32u4-caterina"."""
+    """One part, on its own port."""
 
     loaders: ClassVar[dict[str, type[AvrLoader]]] = {"caterina": Caterina}
-    is_usb = True
+    keys = UsbAvrKeys

@@ -273,9 +273,6 @@ class AtmegaBoot(AvrLoader):
 
 
 class Stk500v1Device(AvrDevice):
-    """One part, alone on its line; the keys of its `emulated` table are AvrDevice's.
-
-    `part`: "atmega328p-optiboot", "atmega168-optiboot", "atmega328p-atmegaboot", "atmega168-atmegaboot".
-    """
+    """One part, alone on its line."""
 
     loaders: ClassVar[dict[str, type[AvrLoader]]] = {"optiboot": Optiboot, "atmegaboot": AtmegaBoot}

@@ -249,6 +249,6 @@ def _framed(sequence: int, body: bytes) -> bytes:
 
 
 class Stk500v2Device(AvrDevice):
-    """One part, alone on its line; the keys of its `emulated` table are AvrDevice's. `part`: "atmega2560-wiring"."""
+    """One part, alone on its line."""
 
     loaders: ClassVar[dict[str, type[AvrLoader]]] = {"wiring": Wiring}

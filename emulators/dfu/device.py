@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import struct
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from .. import application
 from ..device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
 from ..flash import NorFlash
+from ..keys import Range, Table
 from ..supply import Supply
 from ..usb.device import LONGEST_STRING, Descriptors, InterfaceDescriptor, Stall, UsbFunction
 from ..usb.wire import TransferTimeout, UsbWire
@@ -29,33 +30,46 @@ OUT, IN = 0x21, 0xA1
 """bmRequestType of class requests to an interface (table 3.2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class DfuOptions:
-    """Keys of the `emulated` table beside part, firmware, serial.
+@dataclass(frozen=True, kw_only=True)
+class DfuOptions(Table):
+    """The `emulated` table."""
 
-    `vendor_id`, `product_id`, `product`, `manufacturer`: of the running application; the ids are by default those that the
-    component's address gives to it, else those that it gives to DFU mode. `boot`: "application", or "dfu" as
-    with a held boot pin. `runtime_interface`: the number of the application's DFU interface, behind the sensor's own.
-    `dfu_serial`: the serial number in DFU mode, if it is another one there (ST's ROM makes it up from the chip's id,
-    applications do as they like). `rdp`: read protection is active. `write_protected`: numbers of sectors that silently
-    stay as they are. `early`: what a GETSTATUS gets that comes before the poll time-out is over: "busy" again, or a
-    "stall" and the error state. `fail_at`: which piece of work in DFU mode fails, counted from 1 since it was entered;
-    `fail_with`: the status that it fails with, 1 to 15 (bStatus). `mute`: class requests are never answered.
-    """
-
-    vendor_id: int = 0x1209
-    product_id: int = 0x0001
+    part: str = "stm32f405-dfu"
+    """Which part it is, and which DFU bootloader is in it."""
+    serial: str = "0001"
+    """Serial number of the part."""
+    firmware: str | None = None
+    """Raw binary that the application's flash of a new part holds. A relative path starts at the bench file's folder. Default:
+    the flash is erased."""
+    vendor_id: Annotated[int, Range(0, 0xFFFF)] = 0x1209
+    """USB vendor id of the running application. Default: `runtime_vendor_id` of the component's address, else its
+    `vendor_id`, else 0x1209."""
+    product_id: Annotated[int, Range(0, 0xFFFF)] = 0x0001
+    """USB product id of the running application. Default: `runtime_product_id` of the component's address, else its
+    `product_id`, else 0x0001."""
     product: str = ""
+    """Product text of the running application. "": that of its firmware."""
     manufacturer: str = ""
-    boot: str = "application"
-    runtime_interface: int = 0
+    """Manufacturer text of the running application. "": that of its firmware."""
+    boot: Literal["application", "dfu"] = "application"
+    """What the part starts: its application, or DFU mode as with a held boot pin."""
+    runtime_interface: Annotated[int, Range(0, 15)] = 0
+    """Number of the application's DFU interface. It comes behind the interfaces of the sensor itself."""
     dfu_serial: str = ""
+    """Serial number in DFU mode. "": the same as in the application. The ROM of an STM32 makes it from the chip's id, and an
+    application may have another one."""
     rdp: bool = False
-    write_protected: tuple[int, ...] = ()
-    early: str = "busy"
-    fail_at: int = 0
-    fail_with: int = Status.ERR_PROG
+    """Whether read protection is active."""
+    write_protected: tuple[Annotated[int, Range(0)], ...] = ()
+    """Numbers of sectors that silently stay as they are."""
+    early: Literal["busy", "stall"] = "busy"
+    """What a GETSTATUS gets before the poll time-out is over: "busy" again, or a "stall" and the error state."""
+    fail_at: Annotated[int, Range(0)] = 0
+    """Which piece of work in DFU mode fails, counted from 1 since DFU mode was entered. 0: none."""
+    fail_with: Annotated[int, Range(0, 15)] = 6
+    """The status (bStatus) that the piece of work fails with. 6 is errPROG."""
     mute: bool = False
+    """Whether class requests are never answered."""
 
 
 @cache
@@ -65,21 +79,17 @@ def parts() -> dict[str, dict[str, Any]]:
 
 
 class DfuDevice(EmulatedDevice):
-    """Keys of the `emulated` table: `part` (of parts.toml), `serial`, `firmware`, and those of DfuOptions."""
+    """One part, on a port of its own."""
 
+    keys = DfuOptions
     bus_kind: ClassVar[str] = "usb"
 
     def __init__(self, spec: DeviceSpec, wire: UsbWire) -> None:
-        settings = dict(spec.settings)
-        name = settings.pop("part", "stm32f405-dfu")
-        if name not in parts():
-            raise BadDevice("part", f"{name!r} is none of {', '.join(parts())}")
-        self._part = part = parts()[name]
+        self._options = options = DfuOptions.of(_ids_of(spec.address) | dict(spec.settings), self.part_names())
+        _check_texts(options)
+        self._part = part = parts()[options.part]
         self.name = spec.name
         self.supply = Supply()
-        self._serial = _string("serial", settings.pop("serial", "0001"))
-        settings.pop("firmware", None)
-        self._options = _options(_ids_of(spec.address) | settings)
         fresh = spec.is_new
         erase_seconds = {size: seconds for _, size, seconds, _ in part["sectors"]}
         self.flash = NorFlash(
@@ -108,6 +118,10 @@ class DfuDevice(EmulatedDevice):
     @classmethod
     def attach(cls, spec: DeviceSpec, wire: UsbWire) -> Self:
         return cls(spec, wire)
+
+    @classmethod
+    def part_names(cls) -> Sequence[str]:
+        return tuple(parts())
 
     @property
     def application_version(self) -> str | None:
@@ -271,7 +285,7 @@ class DfuDevice(EmulatedDevice):
         )
         return Descriptors(
             part["vendor_id"], part["product_id"], part["bcd_device"], part["manufacturer"], part["product"],
-            self._options.dfu_serial or self._serial, interfaces,
+            self._options.dfu_serial or self._options.serial, interfaces,
         )  # fmt: skip
 
     def _layouts(self) -> list[str]:
@@ -294,7 +308,7 @@ class DfuDevice(EmulatedDevice):
         version = found.version or "0.0.0"
         return Descriptors(
             options.vendor_id, options.product_id, _bcd(version), options.manufacturer or found.manufacturer or "Acme",
-            options.product or found.product or "Sensor", self._serial, interfaces, f"FW {version}",
+            options.product or found.product or "Sensor", options.serial, interfaces, f"FW {version}",
         )  # fmt: skip
 
 
@@ -304,37 +318,11 @@ def _ids_of(address: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if value is not None and value != 0xFFFF}
 
 
-def _options(settings: Mapping[str, Any]) -> DfuOptions:
-    known = {name: type(getattr(DfuOptions(), name)) for name in DfuOptions.__slots__}
-    known["fail_with"] = int
-    values = dict(settings)
-    for key, value in values.items():
-        if key not in known:
-            raise BadDevice(
-                key, f"no key of an emulated DFU part; there are: part, serial, firmware, {', '.join(known)}"
-            )
-        if known[key] is tuple and isinstance(value, list) and all(type(item) is int for item in value):
-            values[key] = tuple(value)
-        elif type(value) is not known[key]:
-            raise BadDevice(key, f"{value!r} is not of type {known[key].__name__}")
-    for key in ("product", "manufacturer", "dfu_serial"):
-        _string(key, values.get(key, ""))
-    options = DfuOptions(**values)
-    for key, choices in (("boot", ("application", "dfu")), ("early", ("busy", "stall"))):
-        if getattr(options, key) not in choices:
-            raise BadDevice(key, f"{getattr(options, key)!r} is none of {', '.join(choices)}")
-    for key, most in (("vendor_id", 0xFFFF), ("product_id", 0xFFFF), ("fail_with", 15), ("runtime_interface", 15)):
-        if not 0 <= getattr(options, key) <= most:
-            raise BadDevice(key, f"{getattr(options, key)} is not between 0 and {most}")
-    return options
-
-
-def _string(key: str, value: object) -> str:
-    """A text that a string descriptor can hold. Raises BadDevice."""
-    text = str(value)
-    if len(text.encode("utf-16-le", "replace")) > 2 * LONGEST_STRING:
-        raise BadDevice(key, f"a USB string has at most {LONGEST_STRING} characters")
-    return text
+def _check_texts(options: DfuOptions) -> None:
+    """Raises BadDevice for a text that a string descriptor can't hold."""
+    for key in ("serial", "product", "manufacturer", "dfu_serial"):
+        if len(getattr(options, key).encode("utf-16-le", "replace")) > 2 * LONGEST_STRING:
+            raise BadDevice(key, f"a USB string has at most {LONGEST_STRING} characters")
 
 
 def _bcd(version: str) -> int:

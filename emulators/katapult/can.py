@@ -8,16 +8,18 @@ asked for it, or where the flash begins with no application; else it starts what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 from ..board import ResetPulled
 from ..can.board import CanBoard, CanDevice, Question
 from ..can.wire import CanWire
-from ..device import BadDevice, DeviceSpec, factory_content
+from ..device import DeviceSpec, factory_content
 from ..flash import NorFlash
+from ..keys import Table
 from ..supply import Supply
 from .loader import Loader
-from .parts import flash_of, part_of, started
+from .parts import flash_of, parts, started
 
 ADMIN, ADMIN_ANSWER = 0x3F0, 0x3F1
 QUERY, KLIPPER_SET, REBOOT, KATAPULT_SET, KATAPULT_CLEAR, NEED_NODE_ID = 0x00, 0x01, 0x02, 0x11, 0x12, 0x20
@@ -116,17 +118,25 @@ class KatapultNode(CanBoard):
             raise ResetPulled
 
 
-class KatapultCanDevice(CanDevice):
-    """Keys of the `emulated` table: `part` (of parts.toml), `firmware`. The UUID is that of the address."""
+@dataclass(frozen=True, kw_only=True)
+class KatapultCanKeys(Table):
+    """The `emulated` table."""
 
+    part: str = "toolhead-f103"
+    """Which board it is."""
+    firmware: str | None = None
+    """Raw binary that the application's flash of a new part holds. A relative path starts at the bench file's folder. Default:
+    the flash is erased."""
+
+
+class KatapultCanDevice(CanDevice):
+    """One board. The UUID is that of the address."""
+
+    keys = KatapultCanKeys
     node: KatapultNode
 
     def __init__(self, spec: DeviceSpec, wire: CanWire) -> None:
-        settings = dict(spec.settings)
-        part = part_of(settings.pop("part", "toolhead-f103"))
-        settings.pop("firmware", None)
-        for key in settings:
-            raise BadDevice(key, "no key of an emulated board with Katapult; there are: part, firmware")
+        part = parts()[KatapultCanKeys.of(spec.settings, self.part_names()).part]
         uuid = bytes.fromhex(str(spec.address.get("uuid", "")).zfill(12))
         self.name = spec.name
         self.supply = Supply()
@@ -142,6 +152,10 @@ class KatapultCanDevice(CanDevice):
     @classmethod
     def attach(cls, spec: DeviceSpec, wire: CanWire) -> Self:
         return cls(spec, wire)
+
+    @classmethod
+    def part_names(cls) -> Sequence[str]:
+        return tuple(parts())
 
     @property
     def application_start(self) -> int:

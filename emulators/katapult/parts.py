@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import application
 from ..application import Application
-from ..device import BadDevice, DeviceSpec
+from ..device import DeviceSpec
 from ..flash import NorFlash
 from ..supply import Supply
 
@@ -17,13 +17,6 @@ from ..supply import Supply
 @cache
 def parts() -> dict[str, dict[str, Any]]:
     return tomllib.loads((files(__package__) / "parts.toml").read_text(encoding="utf-8"))
-
-
-def part_of(name: object) -> dict[str, Any]:
-    """Raises BadDevice."""
-    if name not in parts():
-        raise BadDevice("part", f"{name!r} is none of {', '.join(parts())}")
-    return parts()[str(name)]
 
 
 def flash_of(part: dict[str, Any], spec: DeviceSpec, supply: Supply) -> NorFlash:

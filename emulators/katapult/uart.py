@@ -7,17 +7,19 @@ flash begins with no application; else it starts what is there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from ...transports import clock
 from ..application import Application
-from ..device import BadDevice, DeviceSpec, factory_content
+from ..device import DeviceSpec, factory_content
 from ..flash import NorFlash
+from ..keys import Range
 from ..serial.board import Sensor, Stage, UartBoard
 from ..serial.device import UartDevice
+from ..serial.keys import UartKeys
 from ..serial.line import Line
-from ..serial.settings import UartSettings
 from ..serial.wire import UartWire
 from ..supply import Supply
 from .loader import Loader
@@ -92,30 +94,38 @@ class KatapultBoard(UartBoard):
         super()._supply_switched(on)
 
 
+@dataclass(frozen=True, kw_only=True)
+class KatapultUartKeys(UartKeys):
+    """The `emulated` table."""
+
+    part: str
+    """Which board it is."""
+    baudrate: Annotated[int, Range(1)] = BAUDRATE
+    """Bit rate of Katapult's line in bit/s."""
+
+
 class KatapultUartDevice(UartDevice):
-    """One part, alone on its line.
+    """One part, alone on its line."""
 
-    The keys of the `emulated` table: `part` (of parts.toml), `firmware`, `baudrate` (Katapult's; default 250000),
-    `app_baudrate`, `app_parity` (the application's; default 115200, "N").
-    """
-
+    keys = KatapultUartKeys
     board: KatapultBoard
 
     def __init__(self, spec: DeviceSpec, wire: UartWire) -> None:
-        settings = UartSettings(spec.settings)
-        self.part = settings.one_of(parts())
+        settings = KatapultUartKeys.of(spec.settings, self.part_names())
+        self.part = parts()[settings.part]
         fresh = spec.is_new
         super().__init__(spec, wire)
         sensor = settings.sensor(spec.version)
-        baudrate = int(settings.number("baudrate", BAUDRATE))
-        if baudrate < 1:
-            raise BadDevice("baudrate", f"{baudrate} is not a bit rate")
-        settings.refuse_others()
-        self.board = KatapultBoard(spec.name, self.supply, wire, sensor, self.part, Line(baudrate), pace=spec.pace)
+        line = Line(settings.baudrate)
+        self.board = KatapultBoard(spec.name, self.supply, wire, sensor, self.part, line, pace=spec.pace)
         self.flash = self.board.flash = flash_of(self.part, spec, self.supply)
         self.flash.busy = self.board.work
         factory_content(spec, self.flash, fresh=fresh, start=self.application_start)
         self.board.start()
+
+    @classmethod
+    def part_names(cls) -> Sequence[str]:
+        return tuple(parts())
 
     @property
     def application_start(self) -> int:

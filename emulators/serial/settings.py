@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ..device import BadDevice
 from .board import Sensor
 from .boot_pin_board import Driver, Pins
+from .keys import around_group
 from .line import Line
 
 T = TypeVar("T")
@@ -72,13 +73,3 @@ class UartSettings:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise BadDevice(key, f"{value!r} is of the wrong type")
         return value
-
-
-def around_group(pattern: str) -> tuple[str, str]:
-    """The plain text before and after a pattern's one group, with which an answer that fits can be made."""
-    before, _, rest = pattern.partition("(")
-    before, after = (re.sub(r"\\(.)", r"\1", text.strip("^$")) for text in (before, rest.rpartition(")")[2]))
-    found = re.search(pattern, f"{before}1.2.3{after}\r\n")
-    if found is None or found[1] != "1.2.3":
-        raise BadDevice("version", f"no answer to fit {pattern!r} can be made: write it as text around one group")
-    return before, after

@@ -7,7 +7,8 @@ programming was declared complete (dependencies), else the bootloader.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any, ClassVar, Self
@@ -19,7 +20,7 @@ from ..can.wire import CanWire
 from ..device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
 from ..flash import NorFlash
 from ..supply import Supply
-from .ecu import ENDINGS, Ecu, Variation
+from .ecu import Ecu, Variation
 from .maker import Maker, MakerMemory
 from .memory import Marker, UdsMemory
 
@@ -27,19 +28,31 @@ TESTER = 0xF1
 """The tester's address where the bench file names none, as ISO 14229-3 assigns it."""
 
 
-class UdsDevice(EmulatedDevice):
-    """Keys of the `emulated` table: `part` (of parts.toml), `serial`, `firmware`, `maker` (see Maker), and those of
-    Variation."""
+@dataclass(frozen=True, kw_only=True)
+class UdsKeys(Variation):
+    """The `emulated` table."""
 
+    part: str = "acme-r77"
+    """Which ECU it is."""
+    serial: str = "0001"
+    """Serial number of the ECU (F18C)."""
+    firmware: str | None = None
+    """Raw binary that the memory of a new part holds. A relative path starts at the bench file's folder. Default: the memory is
+    erased."""
+    maker: Maker = field(default_factory=Maker)
+    """What the maker of the ECU does otherwise."""
+
+
+class UdsDevice(EmulatedDevice):
+    """One ECU on a CAN bus."""
+
+    keys = UdsKeys
     bus_kind: ClassVar[str] = "can"
 
     def __init__(self, spec: DeviceSpec, wire: CanWire) -> None:
-        settings = dict(spec.settings)
-        part = _part(settings.pop("part", "acme-r77"))
-        serial = str(settings.pop("serial", "0001"))
-        settings.pop("firmware", None)
-        maker = Maker.of(settings.pop("maker", {}))
-        variation = _variation(settings)
+        settings = UdsKeys.of(spec.settings, self.part_names())
+        _check_security(settings)
+        part, maker = _parts()[settings.part], settings.maker
         address = _address(spec)
         self.name = spec.name
         self.supply = Supply()
@@ -61,12 +74,18 @@ class UdsDevice(EmulatedDevice):
             marker.note(complete=found is not None, segments=segments)
         rest = self.flash, marker, part
         memory = MakerMemory(maker, *rest) if maker != Maker() else UdsMemory(*rest)
-        self._ecu = Ecu(spec.name, part, serial, variation, self.supply, memory, wire, address, maker, pace=spec.pace)
+        self._ecu = Ecu(
+            spec.name, part, settings.serial, settings, self.supply, memory, wire, address, maker, pace=spec.pace
+        )
         self._ecu.start()
 
     @classmethod
     def attach(cls, spec: DeviceSpec, wire: CanWire) -> Self:
         return cls(spec, wire)
+
+    @classmethod
+    def part_names(cls) -> Sequence[str]:
+        return tuple(_parts())
 
     @property
     def board(self) -> Board:
@@ -91,35 +110,17 @@ def _parts() -> dict[str, dict[str, Any]]:
     return tomllib.loads((files(__package__) / "parts.toml").read_text(encoding="utf-8"))
 
 
-def _part(name: object) -> dict[str, Any]:
-    parts = _parts()
-    if name not in parts:
-        raise BadDevice("part", f"{name!r} is none of {', '.join(parts)}")
-    return parts[str(name)]
-
-
-def _variation(settings: Mapping[str, Any]) -> Variation:
-    known = {name: type(getattr(Variation(), name)) for name in Variation.__slots__}
-    for key, value in settings.items():
-        if key not in known:
-            raise BadDevice(
-                key, f"no key of an emulated ECU; there are: part, serial, firmware, maker, {', '.join(known)}"
-            )
-        if type(value) is not known[key] and not (known[key] is float and type(value) is int):
-            raise BadDevice(key, f"{value!r} is not of type {known[key].__name__}")
-    variation = Variation(**settings)
-    if variation.download_ends not in ENDINGS:
-        raise BadDevice("download_ends", f"{variation.download_ends!r} is none of {', '.join(ENDINGS)}")
-    level = variation.security_level
-    if level != 0 and (level % 2 == 0 or not 0 < level < 0x7F):
+def _check_security(settings: UdsKeys) -> None:
+    """Raises BadDevice."""
+    level = settings.security_level
+    if level and level % 2 == 0:
         raise BadDevice("security_level", f"{level} is not an odd number from 1 to 0x7D, nor 0")
     try:
-        secret = bytes.fromhex(variation.secret)
+        secret = bytes.fromhex(settings.secret)
     except ValueError:
         secret = b""
     if level and not secret:
-        raise BadDevice("secret", f"{variation.secret!r} is not hexadecimal bytes")
-    return variation
+        raise BadDevice("secret", f"{settings.secret!r} is not hexadecimal bytes")
 
 
 def _address(spec: DeviceSpec) -> EcuAddress:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from ...transports import clock
 from ..application import Application
@@ -17,6 +17,7 @@ from ..board import Board, ResetPulled
 from ..can.isotp import EcuAddress, IsoTpNode, Request
 from ..can.wire import CanWire
 from ..flash import FlashRefused
+from ..keys import Range, Table
 from ..supply import Supply
 from .maker import Levels, Maker, Order
 from .memory import UdsMemory
@@ -28,52 +29,58 @@ DEFAULT, EXTENDED = 1, 3
 """Sessions (table 25)."""
 SILENT_WHEN_FUNCTIONAL = (0x11, 0x12, 0x31, 0x7E, 0x7F)
 """Refusals that a functional request gets no answer for (7.5.3.3, table 5)."""
-ENDINGS = ("session", "exit", "reset", "s3", "power")
-"""What ends an incomplete download: whatever begins a session or resets the ECU, and RequestTransferExit is refused; the
-refused RequestTransferExit alone; ECUReset alone; a session that ran out alone; a cut of the supply alone, which ends each."""
 EARLY = 0.8
 """Share of P2 or P2*, after which responsePending asks the tester to wait longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Variation:
-    """What a maker does otherwise: keys of the `emulated` table.
+@dataclass(frozen=True, kw_only=True)
+class Variation(Table):
+    """How this ECU differs from the standard's: keys of the `emulated` table."""
 
-    `security_level`: the odd sub-function of requestSeed, 0 for none; `secret`: hex, the key is the seed with the
-    secret's bits turned; `key_delay`: seconds to wait after three wrong keys. `routine_*`: identifiers.
-    `preconditions`: the status that the routine for them answers with, 0 if all is well. `s3`: seconds without a
-    request after which a session ends. `boot_window`: the bootloader is entered only by a request within
-    this number of seconds of its start; 0: by programmingSession. `silent_resets`: they come without an answer, that of
-    ECUReset and that of programmingSession. `refuse`: an NRC for every programmingSession, 0 for none. `locked`:
-    RequestDownload is refused by uploadDownloadNotAccepted whatever the key. `mute`: nothing is ever answered.
-    `fail_check`: the memory check finds fault with everything. `block_size`, `st_min`: of its flow control.
-    `download_ends`: what ends a download that is not complete, one of ENDINGS. `repeats`: a block that comes again is
-    acknowledged again; else refused by wrongBlockSequenceCounter. `seed_delay`: seconds after each start in which no
-    seed is given. `poll`: how many questions for a routine's result come too early, after its start was answered. 0: the
-    answer to the start has the result.
-    """
-
-    security_level: int = 1
+    security_level: Annotated[int, Range(0, 0x7D)] = 1
+    """Sub-function of SecurityAccess that requests the seed, an odd number. 0: no security access."""
     secret: str = "5a5a5a5a"
-    key_delay: float = 10.0
-    routine_erase: int = 0xFF00
-    routine_check: int = 0x0202
-    routine_dependencies: int = 0xFF01
-    routine_preconditions: int = 0x0203
-    preconditions: int = 0
-    s3: float = 5.0
-    boot_window: float = 0.0
+    """Bytes in hexadecimal. The key is the seed xor these bytes."""
+    key_delay: Annotated[float, Range(0)] = 10.0
+    """Seconds to wait after three wrong keys."""
+    routine_erase: Annotated[int, Range(0, 0xFFFF)] = 0xFF00
+    """Identifier of the erase routine."""
+    routine_check: Annotated[int, Range(0, 0xFFFF)] = 0x0202
+    """Identifier of the routine that checks the memory."""
+    routine_dependencies: Annotated[int, Range(0, 0xFFFF)] = 0xFF01
+    """Identifier of the routine that checks the dependencies."""
+    routine_preconditions: Annotated[int, Range(0, 0xFFFF)] = 0x0203
+    """Identifier of the routine that checks the preconditions."""
+    preconditions: Annotated[int, Range(0, 0xFF)] = 0
+    """Status that the routine of the preconditions answers with. 0: all are met."""
+    s3: Annotated[float, Range(0)] = 5.0
+    """Seconds without a request after which a session ends."""
+    boot_window: Annotated[float, Range(0)] = 0.0
+    """Seconds after its start within which a request must meet the bootloader. 0: the programming session enters it."""
     silent_resets: bool = False
-    refuse: int = 0
+    """Whether ECUReset and the programming session, which both reset the ECU, get no answer."""
+    refuse: Annotated[int, Range(0, 0xFF)] = 0
+    """Negative response code to every programming session. 0: none is refused."""
     locked: bool = False
+    """Whether every download is refused (NRC 0x70), whatever the key."""
     mute: bool = False
+    """Whether the part never answers."""
     fail_check: bool = False
-    download_ends: str = "session"
+    """Whether the memory check always finds a fault."""
+    download_ends: Literal["session", "exit", "reset", "s3", "power"] = "session"
+    """What ends a download that is not complete: "session" a new session or a reset; or only "exit" RequestTransferExit, which
+    is refused, "reset" ECUReset, "s3" a session that ran out, "power" a power loss. A power loss ends it in each case."""
     repeats: bool = True
-    seed_delay: float = 0.0
-    poll: int = 0
-    block_size: int = 0
-    st_min: int = 0
+    """Whether a block that is sent again is acknowledged again. Otherwise the block is refused (NRC 0x73)."""
+    seed_delay: Annotated[float, Range(0)] = 0.0
+    """Seconds after each start in which no seed is given (NRC 0x37)."""
+    poll: Annotated[int, Range(0)] = 0
+    """Number of requests for a routine's result (31 03) that come too early: the routine runs on after the answer to its
+    start. 0: the answer to the start has the result."""
+    block_size: Annotated[int, Range(0, 0xFF)] = 0
+    """Block size in the ECU's flow control. 0: no limit."""
+    st_min: Annotated[int, Range(0, 0xFF)] = 0
+    """STmin in the ECU's flow control, as its byte on the bus."""
 
 
 class Ecu(Board):
@@ -103,7 +110,7 @@ class Ecu(Board):
         )
         if maker.levels or maker.seed_data:
             others = {
-                level: SecurityAccess(level, bytes.fromhex(secret), variation.key_delay, variation.seed_delay)
+                level: SecurityAccess(level, secret, variation.key_delay, variation.seed_delay)
                 for level, secret in maker.levels.items()
             }
             self._security = Levels(self._security, others, maker.seed_data)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import crcmod
 
-from ..device import BadDevice
+from ..keys import Range, Table
 from .memory import UdsMemory
 from .nrc import Nrc, RequestRefused, location
 from .security import SecurityAccess
@@ -23,103 +23,71 @@ _CRC16 = crcmod.mkCrcFun(0x11021, initCrc=0xFFFF, rev=False, xorOut=0)
 """CRC-16/IBM-3740."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """`request` is refused by `nrc` unless each of `after` was answered positively in this session.
-
-    `since`: since that request was answered last; while it was not, the rule does not hold. Requests by their first bytes.
-    `functional`: unless it came to all ECUs, too.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Rule(Table):
+    """A request that the ECU refuses until others were answered positively in this session."""
 
     request: bytes
-    after: tuple[bytes, ...]
+    """The first bytes of the requests that the rule is for."""
+    after: tuple[bytes, ...] = ()
+    """The first bytes of the requests that must have been answered positively before."""
     since: bytes = b""
-    nrc: int = Nrc.REQUEST_SEQUENCE_ERROR
+    """The first bytes of a request: each of `after` must have been answered since this request was answered last. While this
+    request was not answered, the rule does not hold. "": since the begin of the session."""
+    nrc: Annotated[int, Range(0, 0xFF)] = int(Nrc.REQUEST_SEQUENCE_ERROR)
+    """Negative response code of the refusal."""
     functional: bool = False
+    """Whether the request is refused also if it was not sent to all ECUs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Maker:
-    """`rules`: see Rule. `blocks`: start and size of the memory that each block number stands for; requests then have the
-    number as their address, of one byte. `ram`: start and size of what takes a driver. `erase`, `check`, `check_ram`: what
-    follows the routine's id, as words: hexadecimal bytes, "alfi", "block", "address", "size", "crc32", "crc16",
-    "signature". `signature`: what that has to be. `routines`: further ones, with their words. `formats`: by
-    dataFormatIdentifier "zlib", or "xor" with 0x55. `levels`: secrets of further levels, in hex; only rules need them.
-    `seed_data`: bytes that have to follow requestSeed. `sessions`: numbers of further sessions; `programming`: that of the
-    programming session. `settle`: seconds after the begin of a session in which serviceNotSupportedInActiveSession refuses
-    all. `keeps_key`: what is unlocked stays so in the programming session. `writes`: further identifiers that may be
-    written. `names_length`: RequestDownload is answered with maxNumberOfBlockLength. `answers_checksum`: the check of memory
-    is answered with its CRC-32, in place of a status. `whole_after`: what declares the programming complete, "dependencies",
-    "check" or "exit". `confirm`: a routine that the started application wants, unlocked; it reports no version before.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Maker(Table):
+    """What an ECU's maker does otherwise."""
 
     rules: tuple[Rule, ...] = ()
+    """The order that the ECU wants its requests in."""
     blocks: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Start and size of the memory that each block number stands for: `{"1" = [0x1_0000, 0x8000]}`. Requests then have a block
+    number of one byte as their address."""
     ram: tuple[int, int] = (0, 0)
+    """Start and size of the RAM that takes a flash driver."""
     erase: tuple[str, ...] = ("alfi", "address", "size")
+    """The parameters of the erase routine, as words: bytes in hexadecimal, "alfi", "block", "address", "size", "crc32",
+    "crc16", "signature"."""
     check: tuple[str, ...] = ("crc32",)
+    """The parameters of the check routine, in the words of `erase`."""
     check_ram: tuple[str, ...] = ()
+    """The parameters of the check routine for a flash driver, in the words of `erase`."""
     signature: bytes = b""
+    """The bytes that the parameter "signature" has to be."""
     routines: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    formats: Mapping[int, str] = field(default_factory=dict)
-    levels: Mapping[int, str] = field(default_factory=dict)
+    """Further routines by their identifiers, with their parameters in the words of `erase`: `{"0x0301" = ["address"]}`."""
+    formats: Mapping[int, Literal["zlib", "xor"]] = field(default_factory=dict)
+    """What the ECU does with the data by their dataFormatIdentifier: `{"0x10" = "zlib", "0x01" = "xor"}`; "xor" is with
+    0x55."""
+    levels: Mapping[int, bytes] = field(default_factory=dict)
+    """Secrets of further security levels, which only `rules` need: `{"0x11" = "5a5a"}`."""
     seed_data: bytes = b""
+    """The bytes that have to follow the sub-function that requests the seed."""
     sessions: tuple[int, ...] = ()
-    programming: int = 0x02
-    settle: float = 0.0
+    """Numbers of further sessions."""
+    programming: Annotated[int, Range(0, 0x7F)] = 0x02
+    """Number of the programming session."""
+    settle: Annotated[float, Range(0)] = 0.0
+    """Seconds after the begin of a session in which every request is refused (NRC 0x7F)."""
     keeps_key: bool = False
+    """Whether a level that was unlocked stays unlocked in the programming session."""
     writes: tuple[int, ...] = ()
+    """Further data identifiers that may be written."""
     names_length: bool = True
+    """Whether the answer to RequestDownload names the longest block."""
     answers_checksum: bool = False
-    whole_after: str = "dependencies"
-    confirm: int = 0
-
-    @classmethod
-    def of(cls, table: Mapping[str, Any]) -> Self:
-        """Raises BadDevice."""
-        known = [item.name for item in fields(cls)]
-        for key in table:
-            if key not in known:
-                raise BadDevice("maker", f"{key!r} is not among its keys, {' and '.join(known)}")
-        try:
-            rules = [
-                Rule(
-                    bytes.fromhex(rule["request"]), tuple(bytes.fromhex(item) for item in rule.get("after", ())),
-                    bytes.fromhex(rule.get("since", "")), int(rule.get("nrc", Nrc.REQUEST_SEQUENCE_ERROR)),
-                    bool(rule.get("functional", False)),
-                )
-                for rule in table.get("rules", ())
-            ]  # fmt: skip
-            found: dict[str, Any] = {"rules": tuple(rules)}
-            for key, value in table.items():
-                match key:
-                    case "formats" | "levels":
-                        found[key] = {int(number, 0): str(item) for number, item in value.items()}
-                    case "routines":
-                        found[key] = {int(number, 0): tuple(words) for number, words in value.items()}
-                    case "blocks":
-                        found[key] = {
-                            int(number, 0): (int(start), int(size)) for number, (start, size) in value.items()
-                        }
-                    case "signature" | "seed_data":
-                        found[key] = bytes.fromhex(value)
-                    case "ram":
-                        found[key] = (int(value[0]), int(value[1]))
-                    case "erase" | "check" | "check_ram":
-                        found[key] = tuple(value)
-                    case "sessions" | "writes":
-                        found[key] = tuple(int(number) for number in value)
-                    case "programming" | "confirm":
-                        found[key] = int(value)
-                    case "settle":
-                        found[key] = float(value)
-                    case "keeps_key" | "names_length" | "answers_checksum":
-                        found[key] = bool(value)
-                    case "whole_after":
-                        found[key] = ("dependencies", "check", "exit")[("dependencies", "check", "exit").index(value)]
-            return cls(**found)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise BadDevice("maker", f"it does not hold: {error!r}") from error
+    """Whether the answer of the check routine is the CRC-32 of the memory instead of a status."""
+    whole_after: Literal["dependencies", "check", "exit"] = "dependencies"
+    """What declares the programming complete: the routine of the dependencies, the check routine, or "exit",
+    RequestTransferExit."""
+    confirm: Annotated[int, Range(0, 0xFFFF)] = 0
+    """Identifier of a routine that the started application wants, unlocked, before it reports its version. 0: none."""
 
 
 class Order:

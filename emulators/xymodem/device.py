@@ -5,18 +5,20 @@ The loaders are in loaders.py, the receiving end in receiver.py, the parts in lo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 from .. import application
 from ..application import Application
 from ..device import BadDevice, DeviceSpec, factory_content
 from ..flash import NorFlash
+from ..keys import Range
 from ..serial.board import Sensor, Stage
 from ..serial.boot_pin_board import BootPinBoard, Pins
 from ..serial.device import UartDevice
+from ..serial.keys import BootPinKeys
 from ..serial.line import Line
-from ..serial.settings import UartSettings
 from ..serial.wire import UartWire
 from ..supply import Supply
 from .loaders import GeckoLoader, GeckoReceiver, IapLoader, ShellLoader, XymodemLoader
@@ -87,53 +89,83 @@ class XymodemBoard(BootPinBoard):
         self.running = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class XymodemKeys(BootPinKeys):
+    """The `emulated` table. Every method raises BadDevice."""
+
+    strap: ClassVar[str] = "boot"
+
+    part: str
+    """Which bootloader it is, and on which memory."""
+    boot: bool = False
+    """Whether the strap pin that selects the bootloader is held high."""
+    wiring: str = "none"
+    """What the adapter's outputs drive: "dtr-reset,rts-boot", "rts-reset,dtr-boot", or one of the two alone. An asserted
+    output pulls its pin low. With "!" before an output ("dtr-reset,!rts-boot") a transistor turns that round. While no program
+    has the port open, both outputs are released."""
+    enter: str = ""
+    """The text that the application is sent to start the bootloader. "": nothing starts it."""
+    baudrate: Annotated[int, Range(1)] = 115_200
+    """Bit rate of the bootloader's line in bit/s."""
+    asks: Literal["crc", "checksum", "stream"] = "crc"
+    """What the receiver asks for. "stream" (YMODEM-g) is for a YMODEM part that loads into RAM. The Gecko Bootloader asks for
+    "crc" only."""
+    timeout: Annotated[float, Range(0, above=True)] | None = None
+    """Seconds that the receiver waits for a block. Default: as the real bootloader."""
+    trouble: Trouble = Trouble.NONE
+    """What goes wrong in each transfer: the answer is lost once ("lost-ack"), is sent twice ("double-ack"), or comes after
+    other text ("log"); the block is refused each time ("nak"); the transfer is cancelled ("cancel"); nothing is answered from
+    there on ("silence"); other bytes than an answer are sent ("garbage"); the bootloader is back at its prompt without an
+    answer ("gone")."""
+    trouble_at: Annotated[int, Range(0)] = 1
+    """Number of the block at which the trouble happens. 0: the end of the file."""
+    mute: bool = False
+    """Whether the part never answers."""
+
+    def receiver(self, board: XymodemBoard, part: LoaderPart) -> Callable[[], Receiver]:
+        asks, timeout = self.asks, part.timeout if self.timeout is None else self.timeout
+        streams = part.loader == "shell" and "ymodem" in part.protocols
+        if (part.loader == "gecko" and asks != "crc") or (asks == "stream" and not streams):
+            raise BadDevice("asks", f"{asks!r} is nothing that this part asks for")
+        kind = GeckoReceiver if part.loader == "gecko" else Receiver
+
+        def make() -> Receiver:
+            return kind(
+                board, ask=ASKS[asks], asks=part.asks, timeout=timeout, trouble=self.trouble, trouble_at=self.trouble_at
+            )
+
+        return make
+
+
 class XymodemDevice(UartDevice):
     """One part, alone on its line.
 
     After a reset it starts the loader if the strap pin `boot` is high or its flash holds no whole application, else the
     application, which answers the bench file's version question (`send`, and a line that `match` fits, such as "FW
     1.5.0") and ignores everything else.
-
-    The keys of the `emulated` table:
-
-    - `part`: a table of loaders.toml; needed.
-    - `firmware`: raw binary that a new part's flash holds.
-    - `boot`: true holds the strap pin high. Default false.
-    - `wiring`: what the adapter's outputs drive: "dtr-reset,rts-boot", "rts-reset,dtr-boot", or one of the two alone; an
-      asserted output pulls its pin low, with "!" before it ("dtr-reset,!rts-boot") a transistor turns that round. Default
-      "none".
-    - `enter`: what the application is sent to start its loader. Default "": nothing does.
-    - `baudrate`: of the loader. Default 115200.
-    - `app_baudrate`, `app_parity`: the application's line. Default 115200, "N".
-    - `asks`: what the receiver asks for: "crc", "checksum", "stream" (YMODEM-g, of a part that loads into RAM). Default
-      "crc".
-    - `timeout`: seconds that it waits for a block. Default: as the loader.
-    - `trouble`: what goes wrong in a transfer, one of `Trouble`; `trouble_at`: at which block, 0 for the end of the file.
-      Default "none", 1.
-    - `mute`: true: the part never answers.
     """
 
+    keys = XymodemKeys
     board: XymodemBoard
     protocol: ClassVar[str]
 
     def __init__(self, spec: DeviceSpec, wire: UartWire) -> None:
-        settings = _Settings(spec.settings)
-        part = settings.part(self.protocol)
+        settings = XymodemKeys.of(spec.settings, self.part_names())
+        part = parts()[settings.part]
         fresh = spec.is_new
         super().__init__(spec, wire)
         self.board = XymodemBoard(
             spec.name,
             self.supply,
             wire,
-            settings.pins("boot"),
+            settings.pins(),
             settings.sensor(spec.version),
-            settings.loader_line(),
-            called_by=settings.text("enter").encode(),
-            mute=settings.choice("mute", False),
+            Line(settings.baudrate),
+            called_by=settings.enter.encode(),
+            mute=settings.mute,
             pace=spec.pace,
         )
         receiver = settings.receiver(self.board, part)
-        settings.refuse_others()
         self.flash = NorFlash(
             part.base,
             [part.pages],
@@ -149,46 +181,14 @@ class XymodemDevice(UartDevice):
         self.board.loader = LOADERS[part.loader](self.board, part, self.flash, self.protocol, receiver)
         self.board.start()
 
+    @classmethod
+    def part_names(cls) -> Sequence[str]:
+        return [name for name, part in parts().items() if cls.protocol in part.protocols]
+
     def settle(self) -> None:
         """Also waits until the part has done what it was asked."""
         self.board.has_heard_all()
         super().settle()
-
-
-class _Settings(UartSettings):
-    """The `emulated` table. Every method raises BadDevice."""
-
-    def part(self, protocol: str) -> LoaderPart:
-        return self.one_of({name: part for name, part in parts().items() if protocol in part.protocols})
-
-    def text(self, key: str) -> str:
-        value: str = self._get(key, str, "")
-        return value
-
-    def loader_line(self) -> Line:
-        baudrate = int(self.number("baudrate", 115_200))
-        if baudrate < 1:
-            raise BadDevice("baudrate", f"{baudrate} is not a bit rate")
-        return Line(baudrate)
-
-    def receiver(self, board: XymodemBoard, part: LoaderPart) -> Callable[[], Receiver]:
-        asks = self._get("asks", str, "crc")
-        streams = part.loader == "shell" and "ymodem" in part.protocols
-        if asks not in ASKS or (part.loader == "gecko" and asks != "crc") or (asks == "stream" and not streams):
-            raise BadDevice("asks", f"{asks!r} is nothing that this part asks for")
-        trouble = self._get("trouble", str, "none")
-        if trouble not in list(Trouble):
-            raise BadDevice("trouble", f"{trouble!r} is none of {', '.join(Trouble)}")
-        at = int(self.number("trouble_at", 1))
-        timeout = self.number("timeout", part.timeout)
-        if not timeout:
-            raise BadDevice("timeout", "0 is not a time to wait")
-        kind = GeckoReceiver if part.loader == "gecko" else Receiver
-
-        def make() -> Receiver:
-            return kind(board, ask=ASKS[asks], asks=part.asks, timeout=timeout, trouble=Trouble(trouble), trouble_at=at)
-
-        return make
 
 
 class XmodemDevice(XymodemDevice):

@@ -257,7 +257,7 @@ class ComponentSpec(Settings):
     optional: bool = False
     """Whether the component may be unplugged. An update skips an optional component while it is absent."""
     emulated: dict[str, Any] = Field(default_factory=dict)
-    """Which part is emulated, on an emulated bus. The page on emulated benches lists the keys."""
+    """Which part is emulated, on an emulated bus, and how it behaves. The keys are those of the protocol's emulated parts."""
 
 
 class PowerSpec(Settings):

@@ -554,9 +554,9 @@ class TestStages:
         ("table", "told"),
         [
             ({"part": "acme"}, "part: 'acme' is none of acme-r77"),
-            ({"colour": 1}, "colour: no key"),
-            ({"mute": 1}, "mute: 1 is not of type bool"),
-            ({"s3": "5"}, "s3: '5' is not of type float"),
+            ({"colour": 1}, "colour: unknown key; there are: "),
+            ({"mute": 1}, "mute: 1 is neither true nor false"),
+            ({"s3": "5"}, "s3: '5' is not a number"),
             ({"security_level": 2}, "security_level: 2 is not an odd number"),
             ({"secret": "5g"}, "secret: '5g' is not hexadecimal"),
             ({"secret": ""}, "secret: '' is not hexadecimal"),

@@ -255,9 +255,13 @@ def test_what_a_library_refuses_is_told_with_its_line(
 
 EMULATED_WRONG = [
     ('part = "acme-r77", ', 'part = "acme-r99",', "component.emulated.part: 'acme-r99' is none of"),
-    ('serial = "RA-0019", ', "mute = 1,", "component.emulated.mute: 1 is not of type bool"),
-    ('part = "stm32f405xg", ', 'part = "stm32f999",', "component.emulated.part: no part is called 'stm32f999'"),
-    ('wiring = "dtr-reset,!rts-boot0"', "boot1 = true", "component.emulated.boot1: no key"),
+    ('serial = "RA-0019", ', "mute = 1,", "component.emulated.mute: 1 is neither true nor false"),
+    ('part = "stm32f405xg", ', 'part = "stm32f999",', "component.emulated.part: 'stm32f999' is none of stm32f103xb"),
+    (
+        'wiring = "dtr-reset,!rts-boot0"',
+        "boot1 = true",
+        "component.emulated.boot1: unknown key (did you mean 'boot0'?)",
+    ),
     ('serial = "RA-0019", ', "powered = 0,", "component.emulated.powered: 0 is neither true nor false"),
     ('serial = "C24-7781", ', 'boot = "no",', "component.emulated.boot: 'no' is none of"),
     ("firmware/imu-1.4.2.bin", "firmware/none.bin", "No such file"),

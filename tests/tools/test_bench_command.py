@@ -144,7 +144,7 @@ def test_a_wrong_key_of_an_emulated_part_is_found_without_opening_anything(say: 
     (tmp_path / "bench.toml").write_text(text)
     status, _, err = say("bench", "check")
     assert status == 12
-    assert "component.emulated.cereal: no key of an emulated ECU" in err
+    assert "component.emulated.cereal: unknown key (did you mean 'serial'?); there are: " in err
     assert not (tmp_path / "state").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -11,6 +12,7 @@ from proxyflash.emulators import application
 from proxyflash.emulators.application import Application
 from proxyflash.emulators.device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
 from proxyflash.emulators.flash import FlashRefused, NorFlash
+from proxyflash.emulators.keys import Table
 from proxyflash.emulators.supply import PowerLost, Supply
 
 from .wire import LoopWire
@@ -24,23 +26,34 @@ class _Refused(Exception):
     """`args`: the reason's number."""
 
 
-class LoopDevice(EmulatedDevice):
-    """Keys of the `emulated` table: `serial`, `firmware`, and `label`, a name that the part keeps."""
+@dataclass(frozen=True, kw_only=True)
+class LoopKeys(Table):
+    """The `emulated` table."""
 
+    serial: str = "0001"
+    """Serial number of the part."""
+    firmware: str | None = None
+    """Raw binary that the flash of a new part holds."""
+    label: str = ""
+    """A name that the part keeps."""
+
+
+class LoopDevice(EmulatedDevice):
+    """One part on a ring."""
+
+    keys = LoopKeys
     bus_kind: ClassVar[str] = "loop"
 
     def __init__(self, spec: DeviceSpec, wire: LoopWire) -> None:
-        for key in spec.settings:
-            if key not in ("serial", "firmware", "label"):
-                raise BadDevice(key, "no key of a part on a ring; there are: serial, firmware, label")
+        settings = LoopKeys.of(spec.settings)
         self.name = spec.name
         self.supply = Supply()
         fresh = spec.is_new
         self.flash = NorFlash(BASE, [(UNITS, UNIT)], self.supply, program_unit=4, path=spec.flash_path)
         factory_content(spec, self.flash, fresh=fresh)
-        self._serial = str(spec.settings.get("serial", "0001"))
+        self._serial = settings.serial
         self._kept = spec.folder / f"{spec.name}.label" if spec.folder else None
-        self._label = self._kept_label(self._kept) or str(spec.settings.get("label", ""))
+        self._label = self._kept_label(self._kept) or settings.label
         self._running: Application | None = None
         self._wire, self._node = wire, int(spec.address.get("node", 0))
         if self._node in wire.nodes:
