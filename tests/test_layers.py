@@ -120,7 +120,7 @@ FOR_FAMILIES = {
     "flashers.formats.mcuboot",
     "flashers.vector_table",
 }
-"""Beside `flashers.serial` and `flashers.can`, which hold what the protocols of one kind of bus share."""
+"""Beside `flashers.serial` and `flashers.can`, which hold what the protocols of one kind of bus share, and `flashers.keys`."""
 ERRORS = {"flashers.errors", "transports.errors"}
 
 
@@ -158,7 +158,7 @@ def from_family(it: Import) -> bool:
 
 
 def imports_more_than_is_shared(it: Import) -> bool:
-    shared = it.target in FOR_FAMILIES or it.target.startswith(("flashers.serial.", "flashers.can."))
+    shared = it.target in FOR_FAMILIES or it.target.startswith(("flashers.serial.", "flashers.can.", "flashers.keys."))
     return (
         from_family(it)
         and it.target_package == "flashers"
@@ -180,7 +180,7 @@ RULES = (
         2,
         "of flashers, a protocol's folder imports what all protocols share: "
         + ", ".join(sorted(name.removeprefix("flashers.") for name in FOR_FAMILIES))
-        + ", serial, can",
+        + ", serial, can, keys",
         imports_more_than_is_shared,
     ),
     Rule(

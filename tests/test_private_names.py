@@ -135,7 +135,7 @@ def test_no_other_private_name_of_a_library_is_used() -> None:
 OF_NO_LIBRARY = {
     ("transports/simulated_clock.py", "_current"),
     ("transports/simulated_clock.py", "_signal"),
-    ("flashers/uds/key_process.py", "_exit"),
+    ("flashers/keys/process.py", "_exit"),
 }
 """By module: a name of `transports/clock.py`, and one of Python's own, for which there is a substitute."""
 

@@ -17,25 +17,15 @@ from ...transports.isotp.channel import N_BS_SECONDS, N_CR_SECONDS
 from ...transports.isotp.opening import Addressing, IsoTpAddress, IsoTpOptions
 from ..errors import ProfileWrong
 from ..flasher import Address
+from ..keys.settings import BenchPath, Hex, KeyLibrary, KeyName, check_source
 from ..memory import Erase, MemoryMap, Region, Watch, Write, uniform
-from ..settings import SECRET, After, Before, Field, Settings, bench_folder, in_words
+from ..settings import SECRET, After, Field, Settings, bench_folder, in_words
 from .sequence import STANDARD, Order, flat, parse, with_heads
-
-
-def _from_hex(value: object) -> object:
-    if isinstance(value, bytes):
-        return value
-    try:
-        return bytes.fromhex(value if isinstance(value, str) else "-")
-    except ValueError:
-        raise ValueError("it takes hexadecimal bytes in quotes, two digits each, such as 'DE AD BE EF'") from None
-
 
 Byte = Annotated[int, Field(ge=0, le=0xFF)]
 Word = Annotated[int, Field(ge=0, le=0xFFFF)]
 ArbitrationId = Annotated[int, Field(ge=0, le=0x1FFFFFFF)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
-Hex = Annotated[bytes, Before(_from_hex)]
 RoutineId = Word | Literal["none"]
 ParameterName = Literal[
     "alfi", "address", "size", "region", "signature", "crc32", "crc32-mpeg2", "crc16", "crc16-xmodem", "crc16-arc"
@@ -56,16 +46,6 @@ Parameter = Annotated[
 """A name, or literal bytes."""
 
 
-def _from_folder(value: str) -> str:
-    """A file, from the bench file's folder on; a file that goes by the image's name is found later."""
-    folder = bench_folder()
-    return value if not value or not folder or value.startswith("{") else str(folder / value)
-
-
-BenchPath = Annotated[str, Field(max_length=4096), After(_from_folder)]
-"""A file beside the bench file or, with {image} for the image's path without its ending, beside the image."""
-
-
 def _two_bytes(value: bytes) -> bytes:
     if len(value) != 2:
         raise ValueError("it takes two bytes, controlType and communicationType, such as '03 01'")
@@ -76,13 +56,6 @@ def _reset_type(value: int) -> int:
     if not value & 0x7F:
         raise ValueError("it takes a resetType, such as 0x01 (hardReset), or 0x81 (without an answer)")
     return value
-
-
-KeyName = Annotated[
-    str,
-    Field(pattern=r"^(none|xor|library|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"),
-    in_words("'none', 'xor', 'library', or a Python function, written 'package.module:function'"),
-]
 
 
 class UdsAddress(Address):
@@ -239,23 +212,6 @@ class Sessions(Settings):
     """Number of the extended session."""
 
 
-class KeyLibrary(Settings):
-    """A shared library that makes keys. It is called in a process of its own, which may crash or hang."""
-
-    file: BenchPath
-    """Path of the library. Relative paths start at the bench file's folder."""
-    call: Literal["GenerateKeyEx", "GenerateKeyExOpt", "XCP_ComputeKeyFromSeed"] = "GenerateKeyEx"
-    """The library's function: `"GenerateKeyEx"`, `"GenerateKeyExOpt"`, or `"XCP_ComputeKeyFromSeed"` (ASAM XCP)."""
-    level: int | None = Field(default=None, ge=0, le=0xFF)
-    """The level, access type or privilege that the function gets. Default: `security.level`."""
-    variant: str = Field(default="", max_length=256)
-    """The variant text that the function gets."""
-    options: Annotated[str, SECRET] = Field(default="", max_length=4096)
-    """The options text that `GenerateKeyExOpt` gets."""
-    seconds: float = Field(default=5.0, gt=0, le=60)
-    """Seconds that one call may take."""
-
-
 class Security(Settings):
     """SecurityAccess."""
 
@@ -286,10 +242,7 @@ class Security(Settings):
         object.__setattr__(self, "_folder", str(bench_folder() or ""))
         if not self.level & 1:
             raise ValueError("level must be odd: the sub-function that asks for the seed")
-        if self.key == "xor" and not self.secret:
-            raise ValueError('key = "xor" needs a secret')
-        if (self.key == "library") != (self.library is not None):
-            raise ValueError('key = "library" goes with the table library')
+        check_source(self, self.secret)
 
 
 class Routines(Settings):

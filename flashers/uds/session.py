@@ -22,7 +22,6 @@ from ..errors import (
     PartError,
     PartRefused,
     PartWrongMode,
-    ProfileWrong,
     ProtocolError,
     RebootFailed,
     SecurityDenied,
@@ -30,10 +29,10 @@ from ..errors import (
     Unsupported,
     silence,
 )
+from ..keys.making import KeyFunction, key_for
 from .client import LOST, Broadcast, PduChannel, UdsClient
 from .codec import NOT_HERE, SILENCES, NegativeResponse, Nrc, Service, wants_no_answer
 from .identity import active_session
-from .keys import KeyFunction
 from .parameters import Subject, encoded
 from .profile import Security, UdsProfile
 
@@ -461,14 +460,7 @@ def _unlock(client: UdsClient, security: Security, key: KeyFunction | None, s3: 
     if not any(seed):
         return  # It is unlocked already.
     client.keep_session(s3)
-    try:
-        made = key(seed, security.secret, security.level)
-    except ProxyflashError:
-        raise
-    except (Exception, SystemExit) as error:  # Somebody else's function may raise anything.
-        raise ProfileWrong(f"the key function {security.key!r} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(made, bytes | bytearray):
-        raise ProfileWrong(f"the key function {security.key!r} returned no bytes, but {type(made).__name__}")
+    made = key_for(key, security, seed, security.secret, security.level)
     answer = client.ask(bytes((Service.SECURITY_ACCESS, security.level + 1)) + made)
     if isinstance(answer, NegativeResponse):
         denied = answer.error()

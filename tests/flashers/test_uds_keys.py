@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from proxyflash.flashers.errors import KeyLibraryFailed, ProfileWrong
-from proxyflash.flashers.uds.keys import check_class, keys_of, library_keys
-from proxyflash.flashers.uds.profile import KeyLibrary, UdsProfile
+from proxyflash.flashers.keys.making import check_class, library_keys
+from proxyflash.flashers.keys.settings import KeyLibrary
+from proxyflash.flashers.uds.keys import keys_of
+from proxyflash.flashers.uds.profile import UdsProfile
 
 pytestmark = pytest.mark.real_time("a library is called in a process of its own")
 

@@ -87,7 +87,7 @@ def test_a_profile_of_the_document_is_flashed_by_its_ecu_s_order(
 
 def test_a_key_function_in_a_file_beside_the_bench_file(tmp_path: Path) -> None:
     maker = driver_first(tmp_path)
-    (tmp_path / "mykeys.py").write_text("from proxyflash.flashers.uds.keys import xor_key as key\n")
+    (tmp_path / "mykeys.py").write_text("from proxyflash.flashers.keys.making import xor_key as key\n")
     assert maker.flash('key = "xor"', 'key = "mykeys:key"').version == "1.5.0"
 
 

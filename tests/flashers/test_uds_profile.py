@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.errors import ProfileWrong
+from proxyflash.flashers.keys.making import key_function, xor_key
 from proxyflash.flashers.memory import Erase, EraseRun, Write
-from proxyflash.flashers.uds.keys import key_function, keys_of, xor_key
+from proxyflash.flashers.uds.keys import keys_of
 from proxyflash.flashers.uds.profile import UdsAddress, UdsProfile
 from proxyflash.tests.users import NOBODY, needs_root
 from proxyflash.transports.can.bus import CanId

@@ -153,7 +153,7 @@ def test_programs_are_started_in_one_place_alone() -> None:
         if any(word in path.read_text(encoding="utf-8") for word in STARTERS)
     }
     # A key library's own process, which a replay doesn't start; `ip`, which `monitor` asks, and a replay runs no `monitor`.
-    assert starters == {"enumerators/child_programs.py", "flashers/uds/keys.py", "transports/can/host.py"}
+    assert starters == {"enumerators/child_programs.py", "flashers/keys/making.py", "transports/can/host.py"}
     assert "monitor" not in replayable.TYPED
 
 

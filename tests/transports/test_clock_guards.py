@@ -24,8 +24,8 @@ from proxyflash.emulators.usb.usbip import UsbIpDevice
 from proxyflash.emulators.usb.vhci import VhciHost
 from proxyflash.emulators.usb.wire import UsbWire
 from proxyflash.enumerators.commands import HostCommands
-from proxyflash.flashers.uds.keys import library_keys
-from proxyflash.flashers.uds.profile import KeyLibrary
+from proxyflash.flashers.keys.making import library_keys
+from proxyflash.flashers.keys.settings import KeyLibrary
 from proxyflash.tests.processes import descriptors
 from proxyflash.tools.vm import guest
 from proxyflash.transports import clock

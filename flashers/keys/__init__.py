@@ -1,0 +1,1 @@
+"""Keys for the seeds of parts, which several protocols ask for."""
