@@ -76,7 +76,6 @@ NOTES = {
     "E-REPLAY-DIFFERENT": "More: [report.md](report.md)",
     "E-REPLAY-MISMATCH": "More: [recordings.md](recordings.md)",
     "E-REPLAY-UNANSWERED": "More: [recordings.md](recordings.md)",
-    "E-REPORT-LIBRARY": "More: [report.md](report.md)",
     "E-RESTART": "Restart it, then `proxyflash resume`.",
     "E-ROOM": "The message says how much is needed for what, how much is left and how much is missing.",
     "E-SERIAL-GONE": "Plug the adapter in, then run the same command again.",

@@ -36,9 +36,8 @@ def folder_of(config: pytest.Config) -> Path:
 
 
 def check(folder: Path) -> None:
-    """Makes the folder. Raises pytest.UsageError where no page can be made."""
+    """Makes the folder. Raises pytest.UsageError where no page can be written."""
     try:
-        page.require()
         private_files.output_folder(folder)
         page.check_place(folder / INDEX)
         with TemporaryFile(dir=folder):

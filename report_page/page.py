@@ -8,7 +8,6 @@ The page has no script, and its Content-Security-Policy allows nothing but its o
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from ..transports import named_files, private_files
 from ..transports.errors import ExitStatus, ProxyflashError
 from ..transports.plain import plain
-from ..transports.quoting import shell_line
 from .story import Memory, Message, Mood, Span, State, Story, Stretch
 
 if TYPE_CHECKING:
@@ -44,23 +42,6 @@ class PageFile(ProxyflashError):
     default_remedy = "Name another file."
 
 
-class PageLibrary(ProxyflashError):
-    """A page was asked for, and Jinja2 is not installed."""
-
-    code = "E-REPORT-LIBRARY"
-    exit_status = ExitStatus.USAGE
-    default_remedy = "Install it: pip install jinja2"
-
-
-def require() -> None:
-    """Raises PageLibrary."""
-    try:
-        import jinja2  # noqa: F401 - only looked for
-    except ImportError as error:
-        install = shell_line([sys.executable, "-m", "pip", "install", "jinja2"])
-        raise PageLibrary(f"reports as pages need Jinja2: {error}", remedy=f"Install it: {install}") from error
-
-
 def check_place(path: Path) -> None:
     """Nothing but a page, or an empty file, is there. Raises PageFile."""
     try:
@@ -70,7 +51,7 @@ def check_place(path: Path) -> None:
 
 
 def write(story: Story, path: Path, hidden: Mapping[str, str] | None = None) -> None:
-    """The page as a file, which replaces a page that is there. It is for its owner alone. Raises PageFile, PageLibrary.
+    """The page as a file, which replaces a page that is there. It is for its owner alone. Raises PageFile.
 
     `hidden`: texts that may hold secrets, with what is shown of each.
     """
@@ -84,8 +65,7 @@ def write(story: Story, path: Path, hidden: Mapping[str, str] | None = None) -> 
 
 
 def render(story: Story, hidden: Mapping[str, str] | None = None) -> str:
-    """`hidden`: as `write` has it. Raises PageLibrary."""
-    require()
+    """`hidden`: as `write` has it."""
     length = max(story.ended - story.began, 1e-6)
 
     def share(time: float) -> float:

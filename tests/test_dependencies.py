@@ -25,7 +25,6 @@ HOMES = {
     "pytest": {"hil_tests", "testing"},
     "xdist": {"hil_tests", "testing"},
     "dbc": {"tools"},
-    "report": {"report_page"},
 }
 """The packages that alone import what an extra brings."""
 
@@ -85,7 +84,7 @@ def test_doctor_looks_for_required_packages_alone() -> None:
 def test_the_bounds_of_an_extra_are_those_of_the_tests() -> None:
     extras = SETUP["options.extras_require"]
     tested = {str(one) for one in listed(extras["dev"])}
-    assert {str(one) for extra in ("pytest", "xdist", "report") for one in listed(extras[extra])} <= tested
+    assert {str(one) for extra in ("pytest", "xdist") for one in listed(extras[extra])} <= tested
 
 
 def test_the_classifiers_and_the_lowest_version_name_the_pythons_that_are_tried() -> None:

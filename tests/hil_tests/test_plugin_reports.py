@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import re
-import sys
 import unicodedata
 from pathlib import Path
 from xml.etree import ElementTree
@@ -247,14 +246,6 @@ def test_bench_report_is_refused_at_the_start_where_it_can_not_be_written(suite:
     done = suite.run("def test_good(component): pass", "--bench-report", "file/pages")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     done.stderr.fnmatch_lines([f"ERROR: --bench-report: can't write to the folder {suite.folder}/file/pages: *"])
-
-
-def test_bench_report_is_refused_at_the_start_without_jinja2(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    done = suite.run("def test_good(component): pass", "--bench-report", "pages")
-    assert done.ret == pytest.ExitCode.USAGE_ERROR
-    [said] = [line for line in done.errlines if line.startswith("ERROR: ")]
-    assert said.endswith("pip install jinja2")
 
 
 def test_bench_report_replaces_no_index_of_others(suite: Suite) -> None:

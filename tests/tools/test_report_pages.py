@@ -76,15 +76,6 @@ def test_a_page_that_can_t_be_written_is_told_before_anything_is_done(desk: Desk
     assert "--report FILE" in desk.run("report", "--html", "page.html").err
 
 
-def test_without_the_library_nothing_is_done(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
-    before = desk.memory()
-    done = desk.run(*FLASH, "--report", "page.html")
-    assert (done.status, desk.memory()) == (2, before)
-    assert "E-REPORT-LIBRARY" in done.err
-    assert "pip install jinja2" in done.err
-
-
 @pytest.mark.real_time("a step runs a script")
 def test_an_update_and_the_page_of_its_journal(desk: Desk) -> None:
     done = desk.run("apply", desk.manifest, "--report", "page.html")

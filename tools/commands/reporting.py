@@ -70,10 +70,9 @@ def title_of(arguments: Iterable[str]) -> str:
 
 
 def check(path: Path) -> None:
-    """Whether a page can be made and written there. Raises PageFile, PageLibrary."""
+    """Whether a page can be written there. Raises PageFile."""
     from ...report_page import page
 
-    page.require()
     if why := why_not(path):
         raise page.PageFile(f"{path}: {why}")
     page.check_place(path)

@@ -343,11 +343,7 @@ def _write_bundle(
     key = _report_key(engine)
     kept = engine.kept(entry, outcome.progress)
     manifests = [kept.files / name for name in kept.progress().begin["documents"]]
-    html = None
-    try:
-        html = page.render(updates.story(outcome, entry)).encode()
-    except page.PageLibrary as missing:
-        session.output.note(f"without the page: {missing}")
+    html = page.render(updates.story(outcome, entry)).encode()
     try:
         made = bundle.write(out, outcome, entry, manifests, recorded, key, html)
     except OSError as error:

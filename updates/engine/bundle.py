@@ -4,7 +4,7 @@
 |---|---|
 | `bundle.json` | which update it is, and size and SHA-256 of each other file |
 | `bundle.jws` | the gateway's signature over `bundle.json`, where it has a key |
-| `page.html` | the report as a page, where Jinja2 is installed |
+| `page.html` | the report as a page |
 | `report.json` | the report, as `proxyflash report` prints it |
 | `components.json` | what each component held before and after: identity, versions, the hashes of the files installed |
 | `journal.jsonl` | the journal |
