@@ -87,6 +87,10 @@ class IsoTpNode:
         self._wire = wire
         self.node: CanNode = wire.attach(board.name, self._received)
 
+    def move(self, address: EcuAddress) -> None:
+        """Listens and answers elsewhere from now on."""
+        self._address = address
+
     def forget(self, *, frames: bool = True) -> None:
         """Loses what was under way, as a reset does. `frames`: also frames that have arrived since."""
         if frames:

@@ -21,7 +21,8 @@ from ..device import BadDevice, DeviceSpec, EmulatedDevice, factory_content
 from ..flash import NorFlash
 from ..supply import Supply
 from .ecu import Ecu, Variation
-from .maker import Maker, MakerMemory
+from .maker import Maker
+from .maker_memory import MakerMemory
 from .memory import Marker, UdsMemory
 
 TESTER = 0xF1

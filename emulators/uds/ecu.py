@@ -8,7 +8,7 @@ bootloader the application's identifiers (F188, F189, F194, F195) are refused by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from ...transports import clock
@@ -77,6 +77,8 @@ class Variation(Table):
     poll: Annotated[int, Range(0)] = 0
     """Number of requests for a routine's result (31 03) that come too early: the routine runs on after the answer to its
     start. 0: the answer to the start has the result."""
+    poll_by_start: bool = False
+    """Whether the start (31 01) is sent again for the result, in place of 31 03; its answer then has the routine's status."""
     block_size: Annotated[int, Range(0, 0xFF)] = 0
     """Block size in the ECU's flow control. 0: no limit."""
     st_min: Annotated[int, Range(0, 0xFF)] = 0
@@ -115,6 +117,10 @@ class Ecu(Board):
             }
             self._security = Levels(self._security, others, maker.seed_data)
         self._maker = maker
+        self._address = self._boot_address = address
+        if maker.boot_ids:
+            request, response = maker.boot_ids
+            self._boot_address = replace(address, request=request, response=response)
         self._main = main
         self._was_unlocked = False
         self._settled = 0.0
@@ -157,6 +163,7 @@ class Ecu(Board):
         self._start_session(DEFAULT, began)
         found = self._memory.application()
         self.running = None
+        self.link.move(self._boot_address)
         if self._to_bootloader:
             self._to_bootloader = False
             self._start_session(self._maker.programming)
@@ -166,6 +173,8 @@ class Ecu(Board):
         elif found is not None:
             self._wait_in_bootloader(self._variation.boot_window)
             self.running = found if self._session == DEFAULT else None
+            if self.running is not None:
+                self.link.move(self._address)
         while True:
             request = self.link.receive(self._variation.s3 if self._session != DEFAULT else None)
             if request is None:
@@ -359,6 +368,8 @@ class Ecu(Board):
         if int.from_bytes(data[:2], "big") not in (0xF15A, 0xF184, 0xF199, *self._maker.writes):
             raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
         self._security.need()
+        if self._maker.dated and data[2:5].hex() != clock.strftime("%y%m%d"):
+            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
         self._fingerprint = data[2:]
         return data[:2]
 
@@ -391,6 +402,8 @@ class Ecu(Board):
 
     def _polled(self, routine: int, head: bytes, argument: bytes) -> bytes:
         """startRoutine, and requestRoutineResults (14.2): the last byte says whether it runs (1), passed (0) or failed (2)."""
+        if self._variation.poll_by_start:
+            return self._polled_by_start(routine, head, argument)
         early, result = self._results.get(routine, (0, 0))
         if head[0] == 0x03 and routine in self._results:
             self._results[routine] = (max(0, early - 1), result)
@@ -401,6 +414,19 @@ class Ecu(Board):
         passed = self._routine(routine, head[0], argument)
         self._results[routine] = (self._variation.poll, 0 if passed else 2)
         return head
+
+    def _polled_by_start(self, routine: int, head: bytes, argument: bytes) -> bytes:
+        """startRoutine, which is answered by how far the routine is, until it has ended and was reported as ended."""
+        if head[0] != 0x01:
+            raise RequestRefused(Nrc.SUB_FUNCTION_NOT_SUPPORTED)
+        if routine not in self._results:
+            passed = self._routine(routine, head[0], argument)
+            self._results[routine] = (self._variation.poll, 0 if passed else 2)
+        early, result = self._results.pop(routine)
+        if early:
+            self._results[routine] = (early - 1, result)
+        self._has_failed = bool(early or result)
+        return head + bytes([1 if early else result])
 
     def _routine(self, routine: int, kind: int, argument: bytes) -> bool:
         """One of the programming routines: whether it passed. Raises RequestRefused."""

@@ -7,20 +7,13 @@ others it must have answered before.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
-
-import crcmod
+from typing import Annotated, Literal
 
 from ..keys import Range, Table
-from .memory import UdsMemory
-from .nrc import Nrc, RequestRefused, location
+from .nrc import Nrc, RequestRefused
 from .security import SecurityAccess
-
-_CRC16 = crcmod.mkCrcFun(0x11021, initCrc=0xFFFF, rev=False, xorOut=0)
-"""CRC-16/IBM-3740."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +79,22 @@ class Maker(Table):
     whole_after: Literal["dependencies", "check", "exit"] = "dependencies"
     """What declares the programming complete: the routine of the dependencies, the check routine, or "exit",
     RequestTransferExit."""
+    download: tuple[str, ...] = ()
+    """The parameters of RequestDownload behind the dataFormatIdentifier, in the words of `erase`; the addresses then come with
+    the blocks. Empty: as in the standard."""
+    block: tuple[str, ...] = ()
+    """What a block is made of behind its counter, as words: "address" (3 bytes), "data", "length" (1 byte), "crc16-x25" of the
+    request up to there. Empty: as in the standard."""
+    block_status: bytes = b""
+    """The bytes that follow the counter in the answer to a block."""
+    exit_answer: Literal["", "crc32", "crc16"] = ""
+    """The checksum of what was downloaded that the answer to RequestTransferExit holds. "": none."""
+    dated: bool = False
+    """Whether what is written has to begin with the day in BCD (YYMMDD), by the host's clock."""
     confirm: Annotated[int, Range(0, 0xFFFF)] = 0
     """Identifier of a routine that the started application wants, unlocked, before it reports its version. 0: none."""
+    boot_ids: tuple[int, ...] = ()
+    """The CAN ids that the bootloader listens to and answers under, where they are others than those of the application."""
 
 
 class Order:
@@ -145,151 +152,3 @@ class Levels(SecurityAccess):
         if kind in self._all and data[1:] != self._seed_data:
             raise RequestRefused(Nrc.INCORRECT_LENGTH)
         return level.serve(data)
-
-
-class MakerMemory(UdsMemory):
-    """The memory of an ECU with a maker's requests."""
-
-    def __init__(self, maker: Maker, *rest: Any) -> None:
-        self.maker = maker
-        self._ram = bytearray()
-        self._was_ram = False
-        self._form = ""
-        self._packed: bytearray | None = None
-        super().__init__(*rest)
-
-    def abandon(self) -> None:
-        self._packed = None
-        super().abandon()
-
-    def _arguments(self, words: Sequence[str], argument: bytes) -> dict[str, int]:
-        """What the words name in a routine's argument. Raises RequestRefused."""
-        found: dict[str, int] = {}
-        signature = self.maker.signature
-        widths = {"alfi": 1, "block": 1, "address": 4, "size": 4, "crc32": 4, "crc16": 2, "signature": len(signature)}
-        for word in words:
-            wanted = b"" if word in widths else bytes.fromhex(word)
-            width = widths.get(word, len(wanted))
-            part, argument = argument[:width], argument[width:]
-            if len(part) != width:
-                raise RequestRefused(Nrc.INCORRECT_LENGTH)
-            if wanted and part != wanted:
-                raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
-            if word == "signature" and part != signature:
-                raise RequestRefused(Nrc.PROGRAMMING_FAILURE)
-            found[word] = int.from_bytes(part, "big")
-            if word == "alfi":
-                widths |= {"address": part[0] & 0x0F, "size": part[0] >> 4}
-        if argument:
-            raise RequestRefused(Nrc.INCORRECT_LENGTH)
-        if "block" in found:
-            if found["block"] not in self.maker.blocks:
-                raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
-            found["address"], found["size"] = self.maker.blocks[found["block"]]
-        return found
-
-    def erase(self, argument: bytes) -> None:
-        found = self._arguments(self.maker.erase, argument)
-        start, size = found.get("address", self.flash.base), found.get("size", self.flash.end - self.flash.base)
-        super().erase(b"\x44" + start.to_bytes(4, "big") + size.to_bytes(4, "big"))
-
-    def check(self, argument: bytes) -> bool:
-        """What was downloaded to RAM, the range, what was downloaded to the block or at all: against its checksum."""
-        ram = bool(self.maker.check_ram) and self._was_ram
-        found = self._arguments(self.maker.check_ram if ram else self.maker.check, argument)
-        taken = sorted(self.marker.segments)
-        if "address" in found and "block" not in found:
-            ram = self._is_ram(found["address"], found["size"])
-        if ram:
-            data = bytes(self._ram)
-        elif "address" in found and "block" not in found:
-            self._inside(found["address"], found["size"])
-            data = self.flash.read(found["address"], found["size"])
-        elif "block" in found:
-            inside = [item for item in taken if found["address"] <= item[0] < found["address"] + found["size"]]
-            data = b"".join(self.flash.read(start, size) for start, size in inside)
-        else:
-            data = b"".join(self.flash.read(start, size) for start, size in taken)
-        crc32, crc16 = zlib.crc32(data), _CRC16(data)
-        if self.maker.answers_checksum:
-            self.check_answer = crc32.to_bytes(4, "big")
-        passed = found.get("crc32", crc32) == crc32 and found.get("crc16", crc16) == crc16
-        if passed and not ram and self.maker.whole_after == "check":
-            return self.check_dependencies()
-        return passed
-
-    def _is_ram(self, start: int, size: int) -> bool:
-        ram, ram_size = self.maker.ram
-        return ram <= start and start + size <= ram + ram_size
-
-    def call(self, routine: int, argument: bytes) -> bool:
-        if routine not in self.maker.routines:
-            return False
-        self._arguments(self.maker.routines[routine], argument)
-        return True
-
-    def request_transfer(self, data: bytes, *, uploading: bool) -> bytes:
-        if len(data) < 2:
-            raise RequestRefused(Nrc.INCORRECT_LENGTH)
-        start, size, _ = location(data[1:])
-        if self.maker.blocks:
-            if start not in self.maker.blocks:
-                raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
-            start, most = self.maker.blocks[start]
-            if size > most:
-                raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
-        self._was_ram = self._is_ram(start, size)
-        self._form = self.maker.formats.get(data[0], "") if data[0] else ""
-        if data[0] and not self._form:
-            raise RequestRefused(Nrc.REQUEST_OUT_OF_RANGE)
-        if self._transfer is not None:
-            raise RequestRefused(Nrc.CONDITIONS_NOT_CORRECT)
-        if not self._was_ram and not self._form:
-            where = b"\0\x44" + start.to_bytes(4, "big") + size.to_bytes(4, "big")
-            answer = super().request_transfer(where, uploading=uploading)
-            return answer if self.maker.names_length else b""
-        if not self._was_ram:
-            self._inside(start, size)
-            self.marker.note(complete=False, segments=self.marker.segments)
-        self.abandon()
-        self._transfer, self._packed = (start, size), bytearray()
-        return b"\x20" + self._block_length.to_bytes(2, "big") if self.maker.names_length else b""
-
-    def transfer(self, data: bytes, *, repeats: bool = True) -> bytes:
-        if self._packed is None or not data:
-            return super().transfer(data, repeats=repeats)
-        counter, block = data[0], data[1:]
-        if repeats and counter == self._counter and self._last_answer is not None:
-            return self._last_answer
-        if counter != (self._counter + 1) & 0xFF:
-            raise RequestRefused(Nrc.WRONG_BLOCK_COUNTER)
-        if len(self._packed) + len(block) > 1 << 20:
-            raise RequestRefused(Nrc.TRANSFER_SUSPENDED)
-        self._packed += block
-        self._counter, self._last_answer = counter, bytes([counter])
-        return self._last_answer
-
-    def exit_transfer(self, data: bytes) -> bytes:
-        if self._packed is None or self._transfer is None:
-            answer = super().exit_transfer(data)
-            if self.maker.whole_after == "exit":
-                self.check_dependencies()
-            return answer
-        start, size = self._transfer
-        plain = bytes(self._packed)
-        if self._form == "zlib":
-            try:
-                plain = zlib.decompressobj().decompress(plain, size + 1)
-            except zlib.error:
-                raise RequestRefused(Nrc.PROGRAMMING_FAILURE) from None
-        elif self._form == "xor":
-            plain = bytes(byte ^ 0x55 for byte in plain)
-        if len(plain) != size:
-            raise RequestRefused(Nrc.PROGRAMMING_FAILURE)
-        if self._was_ram:
-            self._ram[:] = plain
-        else:
-            self.flash.program(start, plain + b"\xff" * (-size % self.flash.program_unit))
-            self.marker.note(complete=False, segments=[*self.marker.segments, (start, size)])
-        self.abandon()
-        return b""

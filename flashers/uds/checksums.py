@@ -16,6 +16,7 @@ CHECKSUMS: dict[str, tuple[int, Callable[[bytes], int]]] = {
     "crc32-mpeg2": (4, crcmod.mkCrcFun(0x104C11DB7, initCrc=0xFFFFFFFF, rev=False, xorOut=0)),
     "crc16": (2, crcmod.mkCrcFun(0x11021, initCrc=0xFFFF, rev=False, xorOut=0)),
     "crc16-xmodem": (2, crcmod.mkCrcFun(0x11021, initCrc=0, rev=False, xorOut=0)),
+    "crc16-x25": (2, crcmod.mkCrcFun(0x11021, initCrc=0, rev=True, xorOut=0xFFFF)),
     "crc16-arc": (2, crcmod.mkCrcFun(0x18005, initCrc=0, rev=True, xorOut=0)),
 }
 """How many bytes each has, and what computes it."""

@@ -26,10 +26,12 @@ from ..flasher import Identity
 from . import session
 from .client import LOST, Broadcast, PduChannel
 from .codec import SILENCES, NegativeResponse, Nrc, Service
-from .identity import Told, active_session, read_identity, runs
+from .dates import dated
+from .identity import Told, active_session, runs
 from .keys import keys_of
 from .parameters import Subject
 from .profile import UdsProfile
+from .version import told_in_session
 
 NOT_DONE = (PartRefused, PartWrongMode, SecurityDenied, Unsupported)
 """Refusals by which an ECU says that it did nothing."""
@@ -56,7 +58,8 @@ class Connection:
         self, channel: PduChannel, profile: UdsProfile, broadcast: Broadcast | None, outside: Outside | None
     ) -> None:
         """Raises ProfileWrong. `outside`: records keys, or replays them."""
-        self.profile = profile
+        self.profile = self._undated = profile
+        self._outside = outside
         self.keys = keys_of(profile, outside)
         self.client = session.client_over(channel, profile, broadcast)
         self.asks_classic = False
@@ -68,7 +71,8 @@ class Connection:
         """The last request that was refused, and how: what is refused twice alike is refused for good."""
 
     def begin(self) -> None:
-        """Forgets what came in before."""
+        """Forgets what came in before. What is written with a date gets that of this moment."""
+        self.profile = dated(self._undated, self._outside)
         self.client.drain()
         self.client.heard = False
 
@@ -81,9 +85,10 @@ class Connection:
                 raise
             raise error.advised(_CLASSIC) from error
 
-    def told(self) -> Told:
-        """Who it says it is, now. Raises WrongPart, NoResponse where it must tell and does not answer."""
-        told = read_identity(self.client, self.profile, Deadline.after(self.profile.timings.pending))
+    def told(self, active: int | None) -> Told:
+        """Who it says it is, now, in its active session. Raises WrongPart, NoResponse where it must tell and does not answer."""
+        deadline = Deadline.after(self.profile.timings.pending)
+        told = told_in_session(self.client, self.profile, self.keys, deadline, active)
         wanted, identifiers = self.profile.part, self.profile.identifiers
         names = [name for key in ("system", "hardware") if (name := told.identity.details.get(key))]
         if wanted and names and wanted not in names:
@@ -95,7 +100,7 @@ class Connection:
     def enter(self) -> Identity:
         """Into the programming session, with its key, and keeps it; who the ECU said it was before."""
         awake, active = self.wake()
-        told = self.told() if awake else Told()
+        told = self.told(active) if awake else Told()
         if self._found is None:
             self._found = awake and not runs(self.profile, active, told)
             self.ran = awake and not self._found and self.profile.running_when == "version"
@@ -140,7 +145,7 @@ class Connection:
         while True:
             try:
                 active = active_session(self.client, self.profile)
-                if runs(self.profile, active, self.told()):
+                if runs(self.profile, active, self.told(active)):
                     return True
             except (*LOST, PartError):
                 return True
@@ -183,23 +188,22 @@ class Connection:
 
     def run_routine(self, routine: int, parameters: bytes) -> bytes:
         """The routine's status record. Raises what a negative response is mapped to."""
-        started = self.request(
-            session.routine_request(routine, parameters), limit=self.profile.timings.erase, settled_by=self._runs_on
-        )
-        return session.result_of(self.client, self.profile, routine, started, self.request)
+        start = session.routine_request(routine, parameters)
+        started = self.request(start, limit=self.profile.timings.erase, settled_by=self._runs_on)
+        return session.result_of(self.client, self.profile, start, started, self.request)
 
     def ask_routine(self, routine: int, parameters: bytes) -> bytes | NegativeResponse:
         """As `run_routine`; what the ECU refuses is returned."""
         limit = self.profile.timings.erase
-        started = self.ask(session.routine_request(routine, parameters), limit=limit, settled_by=self._runs_on)
-        return session.result_of(
-            self.client, self.profile, routine, started, lambda asked: self.ask(asked, limit=limit)
-        )
+        start = session.routine_request(routine, parameters)
+        started = self.ask(start, limit=limit, settled_by=self._runs_on)
+        return session.result_of(self.client, self.profile, start, started, lambda asked: self.ask(asked, limit=limit))
 
     @property
     def _runs_on(self) -> int | None:
         """How an ECU refuses to start a routine again that runs on after its first start was answered, and that answer lost."""
-        return Nrc.CONDITIONS_NOT_CORRECT if self.profile.routines.poll else None
+        routines = self.profile.routines
+        return Nrc.CONDITIONS_NOT_CORRECT if routines.poll and routines.poll_by == "results" else None
 
     def refusal(self, answer: NegativeResponse) -> ProxyflashError:
         """The error that a refusal during programming means, with whether it passes: where the ECU may have lost its session or

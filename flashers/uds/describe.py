@@ -6,7 +6,7 @@ which ISO 15765-4 gives them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from ...transports.can.bus import CanId
 from ...transports.isotp.frames import Pci, pci_of
@@ -360,6 +360,7 @@ def _value(data: bytes, size: int | None = None) -> str:
 class UdsDescriber(Describer):
     """One ECU at known ids. `functional`: the id that all ECUs listen to.
 
+    `boot`: the ids of its bootloader's requests and responses, where they are others.
     `targets`: with extended addressing, the address byte of requests and the one of responses; ids may be shared then.
     """
 
@@ -372,13 +373,15 @@ class UdsDescriber(Describer):
         response: CanId,
         functional: CanId | None = None,
         targets: tuple[int, int] | None = None,
+        boot: Sequence[tuple[CanId, CanId]] = (),
     ) -> None:
         super().__init__(part)
-        self._to_part = {(item.value, item.extended) for item in (request, functional) if item is not None}
+        requests = (request, functional, *(ids[0] for ids in boot))
+        self._to_part = {(item.value, item.extended) for item in requests if item is not None}
         self._functional = None if functional is None else (functional.value, functional.extended)
-        self._from_part = (response.value, response.extended)
         self._targets = targets
-        self._sides = {key: Reassembly(1 if targets else 0) for key in (*self._to_part, self._from_part)}
+        responses = {(item.value, item.extended) for item in (response, *(ids[1] for ids in boot))}
+        self._sides = {key: Reassembly(1 if targets else 0) for key in (*self._to_part, *responses)}
         self._last: dict[tuple[int, bool], CanFrame] = {}
 
     def take(self, record: Record) -> Iterable[Line] | None:

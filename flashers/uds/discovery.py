@@ -122,7 +122,9 @@ class UdsDiscovery(Discovery):
         """By functional requests, where they may be sent."""
         if not active:
             return []
-        known = {address.isotp().response for address in listed if isinstance(address, UdsAddress)}
+        known = {
+            item.response for address in listed if isinstance(address, UdsAddress) for item in address.every_isotp()
+        }
         return [ecu.as_discovered() for ecu in discover(bus, deadline=deadline) if ecu.response not in known]
 
     @classmethod

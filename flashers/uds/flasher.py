@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from ...transports.can.bus import CanBus
 from ...transports.deadline import Deadline
 from ...transports.errors import ProxyflashError, TransportError
-from ...transports.isotp.opening import Addressing, IsoTpChannel
+from ...transports.isotp.opening import Addressing
 from ...transports.outside import Outside
 from ..errors import (
     ImageWrongPart,
@@ -44,6 +44,8 @@ from .profile import UdsAddress, UdsProfile
 from .sequence import REGION, Words
 from .session import client_over
 from .transfer import Transfers
+from .two_addresses import opened
+from .version import told_in_session
 
 if TYPE_CHECKING:
     from ..describing import Describer
@@ -85,7 +87,7 @@ class UdsFlasher(MemoryBootloader):
     def attach(cls, bus: CanBus, address: UdsAddress, profile: UdsProfile) -> Self:
         cls.check_address(address, profile)
         functional = address.functional_id()
-        channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options(profile.timings.latency))
+        channel = opened(bus, address, profile)
         broadcast = FunctionalRequests(bus, functional, profile.iso_tp) if profile.functional and functional else None
         try:
             made = cls(channel, profile, broadcast, bus.outside)
@@ -99,22 +101,24 @@ class UdsFlasher(MemoryBootloader):
     def describer(cls, name: str, address: UdsAddress, profile: UdsProfile) -> Describer:
         from .describe import UdsDescriber
 
-        isotp = address.isotp()
+        isotp, *boot = address.every_isotp()
         targets = None
         if isotp.addressing is Addressing.EXTENDED and isotp.target is not None and isotp.source is not None:
             targets = isotp.target, isotp.source
-        return UdsDescriber(name, *isotp.ids(), address.functional_id(), targets)
+        return UdsDescriber(name, *isotp.ids(), address.functional_id(), targets, [item.ids() for item in boot])
 
     @classmethod
     def probe(
         cls, bus: CanBus, address: UdsAddress, profile: UdsProfile, *, active: bool, deadline: Deadline | float
     ) -> ProbeResult | None:
         deadline = Deadline.of(deadline)
-        channel = IsoTpChannel.open(bus, address.isotp(), profile.iso_tp.options(profile.timings.latency))
-        channel.latest = Deadline(deadline.at + SIGHT_RUN_ON)
+        channel = opened(bus, address, profile, Deadline(deadline.at + SIGHT_RUN_ON))
         client = client_over(channel, profile)
         try:
-            return probed(client, profile, deadline)
+            keys = keys_of(profile, bus.outside) if profile.identifiers.version_after else {}
+            return probed(
+                client, profile, deadline, lambda active: told_in_session(client, profile, keys, deadline, active)
+            )
         finally:
             client.close()
 
@@ -174,11 +178,11 @@ class UdsFlasher(MemoryBootloader):
         if self._profile.read != "none":
             return None
         self._connection.begin()
-        awake, _ = self._connection.wake()
+        awake, active = self._connection.wake()
         if not awake:
             return None
         self._set_capabilities()
-        return self._connection.told().identity
+        return self._connection.told(active).identity
 
     def connect(self) -> Identity:
         self._transfers.give_up()
@@ -189,13 +193,14 @@ class UdsFlasher(MemoryBootloader):
         self._has_driver = False
         self._judge.unjudged = []
         self._judged = False
-        identity = merge(self._connection.enter(), self._connection.told().identity)
+        identity = merge(self._connection.enter(), self._connection.told(self._profile.sessions.programming).identity)
         self._set_capabilities()
         return identity
 
     def _set_capabilities(self) -> None:
         self.capabilities = Capability.BOOT
-        if isinstance(self._profile.routines.check, int) and "check" in self._order.words:
+        checks = isinstance(self._profile.routines.check, int) and "check" in self._order.words
+        if checks or self._profile.transfer_exit_answer:
             self.capabilities |= Capability.CHECK
         if self._profile.read != "none":
             self.capabilities |= Capability.READ
@@ -272,9 +277,24 @@ class UdsFlasher(MemoryBootloader):
         return len(self._judge.unjudged) < 2 and not self._has_driver
 
     def judge(self, segments: Sequence[Segment]) -> str:
-        """The fingerprint and the maker's own steps at the order's end are done only after something was changed: who but
-        verifies changes nothing."""
+        """Raises Unsupported where only an answer to RequestTransferExit would show what the ECU holds, and nothing was sent."""
+        said = self._end_order(segments)
+        if not said and self._profile.transfer_exit_answer:
+            raise Unsupported(
+                "the part says what it holds only at the end of a download",
+                remedy="Set read in its profile if its memory can be read back.",
+            )
+        return said
+
+    def _end_order(self, segments: Sequence[Segment]) -> str:
+        """Does what the order has after the last download; how that shows what the ECU holds, in words.
+
+        The fingerprint and the maker's own steps at the order's end are done only after something was changed: who but
+        verifies changes nothing.
+        """
         said = []
+        if self._profile.transfer_exit_answer and self._judge.unjudged:
+            said.append("the part's answer to RequestTransferExit")
         checks = self._order.checks_in_turns
         if checks and not self._judge.unjudged:
             self._judge.check(segments)
@@ -304,7 +324,7 @@ class UdsFlasher(MemoryBootloader):
         self._transfers.give_up()
         fault: ProxyflashError | None = None
         if self._judge.unjudged:
-            self.judge(sorted(self._judge.unjudged, key=lambda segment: segment.address))
+            self._end_order(sorted(self._judge.unjudged, key=lambda segment: segment.address))
         elif not self._judged:
             fault = self._end_what_was_cut()
         self._connection.start_application(after=bool(self._fitted))
@@ -325,7 +345,7 @@ class UdsFlasher(MemoryBootloader):
         if self._fitted and (self._unended or not self._connection.ran):
             self._unended = True
             try:
-                self.judge(self._fitted)
+                self._end_order(self._fitted)
             except ProxyflashError as error:
                 fault = error
         asks = isinstance(self._profile.routines.dependencies, int) and "dependencies" in self._order.words

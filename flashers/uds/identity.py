@@ -6,6 +6,7 @@ asks a running ECU, and the flasher, which asks its bootloader.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ...transports.deadline import Deadline
@@ -55,15 +56,12 @@ class Told:
 def read_identity(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> Told:
     """What the ECU reports by the deadline; "" for what it refuses or is silent about."""
     wanted = profile.identifiers
-    lost: set[int] = set()
+    version, version_lost = version_of(client, profile, deadline)
+    lost = set(version_lost)
 
     def tell(identifier: int) -> str:
-        found = _text_of(client, identifier, deadline, patient=not lost)
-        if found is None:
-            lost.add(identifier)
-        return found or ""
+        return _tell(client, identifier, deadline, lost)
 
-    version = next((text for identifier in wanted.version if (text := tell(identifier))), "")
     serial, system, hardware = tell(wanted.serial), tell(wanted.system), tell(wanted.hardware)
     details = {"system": system, "hardware": hardware}
     identity = Identity(
@@ -75,6 +73,22 @@ def read_identity(client: UdsClient, profile: UdsProfile, deadline: Deadline) ->
         details={name: value for name, value in details.items() if value},
     )
     return Told(identity, frozenset(lost))
+
+
+def version_of(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> tuple[str, frozenset[int]]:
+    """The application's version, "" where it is not reported; and the identifiers of it that were lost on the way."""
+    lost: set[int] = set()
+    asked = profile.identifiers.version
+    return next((text for identifier in asked if (text := _tell(client, identifier, deadline, lost))), ""), frozenset(
+        lost
+    )
+
+
+def _tell(client: UdsClient, identifier: int, deadline: Deadline, lost: set[int]) -> str:
+    found = _text_of(client, identifier, deadline, patient=not lost)
+    if found is None:
+        lost.add(identifier)
+    return found or ""
 
 
 def merge(earlier: Identity, later: Identity) -> Identity:
@@ -90,13 +104,15 @@ def merge(earlier: Identity, later: Identity) -> Identity:
     )
 
 
-def probed(client: UdsClient, profile: UdsProfile, deadline: Deadline) -> ProbeResult | None:
-    """Asks a part that may be doing its work; None when it is mute."""
+def probed(
+    client: UdsClient, profile: UdsProfile, deadline: Deadline, told_by: Callable[[int | None], Told]
+) -> ProbeResult | None:
+    """Asks a part that may be doing its work; None when it is mute. `told_by`: who it says it is, in its active session."""
     try:
         session = active_session(client, profile, limit=deadline.remaining)
     except _UNTOLD:
         return None
-    told = read_identity(client, profile, deadline)
+    told = told_by(session)
     return ProbeResult(State.RUNNING if runs(profile, session, told) else State.BOOTLOADER, told.identity)
 
 

@@ -7,9 +7,10 @@ such as the address in a step that is done once, is that of the whole of what is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .checksums import CHECKSUMS
+from .codec import Service
 from .profile import UdsProfile
 
 
@@ -27,6 +28,26 @@ class Subject:
 def encoded(names: Sequence[str], profile: UdsProfile, subject: Subject) -> bytes:
     """The parameters that the names ask for. A name that is none is literal bytes."""
     return b"".join(_one(name, profile, subject) for name in names)
+
+
+def block_request(profile: UdsProfile, counter: int, subject: Subject) -> bytes:
+    """TransferData with this block. A checksum in it goes over the request up to there."""
+    request = bytes((Service.TRANSFER_DATA, counter))
+    for name in profile.block:
+        if name == "data":
+            request += subject.data
+        elif name == "length":
+            request += bytes((subject.size,))
+        else:
+            request += _one(name, profile, replace(subject, data=request) if name in CHECKSUMS else subject)
+    return request
+
+
+def most_data(profile: UdsProfile, longest: int, subject: Subject) -> int:
+    """Bytes of data that one TransferData of `longest` bytes has room for; 0: none."""
+    beside = len(block_request(profile, 0, replace(subject, size=0, data=b"")))
+    room = longest - beside
+    return min(room, 0xFF) if "length" in profile.block else room
 
 
 def _one(name: str, profile: UdsProfile, subject: Subject) -> bytes:

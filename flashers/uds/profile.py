@@ -28,7 +28,17 @@ ArbitrationId = Annotated[int, Field(ge=0, le=0x1FFFFFFF)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 RoutineId = Word | Literal["none"]
 ParameterName = Literal[
-    "alfi", "address", "size", "region", "signature", "crc32", "crc32-mpeg2", "crc16", "crc16-xmodem", "crc16-arc"
+    "alfi",
+    "address",
+    "size",
+    "region",
+    "signature",
+    "crc32",
+    "crc32-mpeg2",
+    "crc16",
+    "crc16-xmodem",
+    "crc16-x25",
+    "crc16-arc",
 ]
 """A part of a request's parameters that the bootloader's class fills in, big endian.
 
@@ -44,6 +54,26 @@ Parameter = Annotated[
     ),
 ]
 """A name, or literal bytes."""
+BlockParameter = Literal["data", "length"] | Parameter
+DATE_PARTS = {"{YYYY}": "%Y", "{YY}": "%y", "{MM}": "%m", "{DD}": "%d", "{hh}": "%H", "{mm}": "%M", "{ss}": "%S"}
+"""Parts of the host's date and time in data, and how `strftime` calls them: two digits are one byte (BCD)."""
+
+
+def _dated(value: object) -> object:
+    """Hexadecimal digits, and parts of a date. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("it takes hexadecimal bytes in quotes, two digits each, such as 'DE AD BE EF'")
+    digits = value
+    for part in DATE_PARTS:
+        digits = digits.replace(part, "00" * (len(part) // 2 - 1))
+    if "{" in digits or "}" in digits:
+        raise ValueError(f"it takes hexadecimal bytes, and of the date {', '.join(DATE_PARTS)}")
+    _from_hex(digits)
+    return value
+
+
+Dated = Annotated[str, Before(_dated)]
+"""Bytes in hexadecimal, in which parts of the date stand for their digits."""
 
 
 def _two_bytes(value: bytes) -> bytes:
@@ -77,6 +107,10 @@ class UdsAddress(Address):
     """The ECU's address byte. Needed for normal-fixed and extended addressing."""
     source: Byte = 0xF1
     """The address byte of this tester."""
+    boot_request: ArbitrationId | None = None
+    """CAN id that the ECU's bootloader listens to, where that is another id than `request`. Not for normal-fixed addressing."""
+    boot_response: ArbitrationId | None = None
+    """CAN id with which the ECU's bootloader answers. Default: `boot_request` + 8."""
     functional: ArbitrationId | None = None
     """CAN id that all ECUs listen to. Default: 0x7DF for 11-bit ids, 0x18DB33xx for normal-fixed addressing. Not for
     extended addressing."""
@@ -95,12 +129,28 @@ class UdsAddress(Address):
             object.__setattr__(self, "response", self.request + 8)
         if self.addressing is Addressing.NORMAL and self.response == self.request:
             raise ValueError(f"request and response are one id, 0x{self.request:X}; an ECU answers with another id")
+        self._check_boot(fixed=fixed)
         if self.addressing is Addressing.NORMAL and self.functional is None and not self._wide(self.request):
             object.__setattr__(self, "functional", 0x7DF)
         if self.addressing is Addressing.EXTENDED and self.functional is not None:
             raise ValueError("functional requests are for normal and normal-fixed addressing")
-        if self.extended_ids is False and any(self._above(i) for i in (self.request, self.response, self.functional)):
+        ids = (self.request, self.response, self.functional, self.boot_request, self.boot_response)
+        if self.extended_ids is False and any(self._above(i) for i in ids):
             raise ValueError("extended_ids is false, but an id has more than 11 bits")
+
+    def _check_boot(self, *, fixed: bool) -> None:
+        if self.boot_request is None:
+            if self.boot_response is not None:
+                raise ValueError("boot_response needs boot_request: the CAN id that the bootloader listens to")
+            return
+        if fixed:
+            raise ValueError("boot_request is not for normal-fixed addressing")
+        if self.boot_response is None:
+            object.__setattr__(self, "boot_response", self.boot_request + 8)
+        if self.boot_response in (self.boot_request, self.request):
+            raise ValueError(f"boot_response is 0x{self.boot_response:X}, an id that is listened to")
+        if (self.boot_request, self.boot_response) == (self.request, self.response):
+            raise ValueError("boot_request and boot_response are request and response: leave them out")
 
     def _derive(self, key: str, value: int) -> None:
         """Sets what follows from other keys; the model is frozen, so past its own setter."""
@@ -123,6 +173,14 @@ class UdsAddress(Address):
 
     def isotp(self) -> IsoTpAddress:
         return IsoTpAddress(self.addressing, self._id(self.request), self._id(self.response), self.target, self.source)
+
+    def every_isotp(self) -> tuple[IsoTpAddress, ...]:
+        """The application's, and the bootloader's where that is another one."""
+        here = self.isotp()
+        if self.boot_request is None:
+            return (here,)
+        ids = self._id(self.boot_request), self._id(self.boot_response)
+        return here, IsoTpAddress(self.addressing, *ids, self.target, self.source)
 
     def functional_id(self) -> CanId | None:
         return self._id(self.functional)
@@ -272,8 +330,11 @@ class Routines(Settings):
     passed: Byte = 0x00
     """Last byte of a status record that means success. A response without a status record means success too."""
     poll: bool = False
-    """Whether a routine goes on after the answer to its start. Its result is then requested (requestRoutineResults,
-    31 03) until the routine has ended. Not for `preconditions`."""
+    """Whether a routine goes on after the answer to its start. Its result is then requested, as `poll_by` says, until the
+    routine has ended. Not for `preconditions`."""
+    poll_by: Literal["results", "start"] = "results"
+    """With `poll`: what asks for the result. `"results"`: requestRoutineResults (31 03). `"start"`: the same startRoutine (31 01)
+    again, whose answer has the routine's status each time."""
     running: Byte = 0x01
     """With `poll`: last byte of the result while the routine runs."""
 
@@ -311,8 +372,8 @@ class OwnStep(Settings):
     done."""
     write: Word | None = None
     """WriteDataByIdentifier: the identifier."""
-    data: Hex = b""
-    """Bytes to write."""
+    data: Dated = ""
+    """Bytes to write. Parts of the date as in `fingerprint`."""
     request: Hex = b""
     """Bytes of any other request. The ECU must give a positive response."""
     optional: bool = False
@@ -354,8 +415,9 @@ class Fingerprint(Settings):
 
     identifier: Word = 0xF15A
     """Data identifier that is written."""
-    data: Hex
-    """Bytes of the fingerprint."""
+    data: Dated
+    """Bytes of the fingerprint. `{YY}`, `{MM}` and `{DD}` stand for the host's date when the ECU is connected, `{hh}`, `{mm}` and
+    `{ss}` for its time of day, each one byte in BCD; `{YYYY}` is two bytes: `"{YY}{MM}{DD} C0 FF EE"`."""
 
 
 class Identifiers(Settings):
@@ -363,6 +425,10 @@ class Identifiers(Settings):
 
     version: tuple[Word, ...] = (0xF189, 0xF195)
     """Data identifiers of the application's version. The first identifier that the ECU answers counts."""
+    version_after: tuple[str, ...] = ()
+    """Steps for an application that refuses its version in the default session: `"extended"`, `"key"`, and those of `steps` that
+    enter a session or unlock. They are taken whenever the version is asked for, by `scan` and `info` too: a wrong key counts each
+    time. Afterwards the ECU is asked for its default session. Example: `["extended"]`."""
     serial: Word = 0xF18C
     """Data identifier of the serial number."""
     supplier: Word = 0xF18A
@@ -470,8 +536,19 @@ class UdsProfile(Settings):
     """Longest TransferData request in bytes, its identifier and counter included, if the ECU allows longer ones. Given
     here, it holds also for an ECU that names no length. Beyond 4095 ISO-TP needs its 32-bit length, which many ECUs
     announce and do not have."""
+    download_parameters: tuple[Parameter, ...] = ("alfi", "address", "size")
+    """Parameters of RequestDownload behind the dataFormatIdentifier."""
+    block: tuple[BlockParameter, ...] = ("data",)
+    """What TransferData carries behind its counter: `"data"`, and before and after it what the ECU wants of each block.
+    `"address"` and `"size"` are those of the block's data, `"length"` its size in 1 byte. A checksum goes over the whole request
+    up to there, its service identifier included: `["address", "data", "length", "crc16-x25"]`."""
+    block_answer: Hex = b""
+    """Bytes with which the ECU has to answer a block, behind the block's counter: `"02"`. Default: they are not looked at."""
     transfer_exit: tuple[Parameter, ...] = ()
     """Parameters of RequestTransferExit, as in `routines`."""
+    transfer_exit_answer: tuple[Parameter, ...] = ()
+    """What the answer to RequestTransferExit has to carry, such as `["crc32"]` for an ECU that answers with the checksum of what
+    it received. Default: it is not looked at."""
     read: Literal["none", "memory", "upload"] = "none"
     """How memory is read back: `"none"` not at all, `"memory"` by ReadMemoryByAddress, `"upload"` by RequestUpload."""
     read_block: int = Field(default=256, ge=1, le=4094)
@@ -530,6 +607,8 @@ class UdsProfile(Settings):
         for region in regions:
             if max(region.size, region.announce or 0) >> 8 * self.size_length:
                 raise ValueError(f"the size of memory {region.name!r} does not fit {self.size_length} bytes of size")
+        if self.block.count("data") != 1:
+            raise ValueError("block needs 'data' once")
         if self.routines.poll and self.routines.running == self.routines.passed:
             raise ValueError("routines.running and routines.passed are the same")
         erase_all, names = self.routines.erase_all, set(self.routines.erase_parameters)
@@ -557,6 +636,10 @@ class UdsProfile(Settings):
                 self.access(step)
             if step.functional and not self.functional:
                 raise ValueError(f"step {step.name!r} goes to all ECUs, and functional of the profile is false")
+        entering = ["extended", "key", *(name for name, step in self.own_steps.items() if step.only_enters)]
+        for word in self.identifiers.version_after:
+            if word not in entering:
+                raise ValueError(f"identifiers.version_after has {word!r}, which is none of {', '.join(entering)}")
         if self.routines.erase_all and any("erase" in flat((word,)) for word in self.sequence.body if word != "erase"):
             raise ValueError("with routines.erase_all, 'erase' goes into no list of the order")
         if "signature" in self._parameters_used() and not all(region.signature for region in self.memory):
@@ -579,7 +662,7 @@ class UdsProfile(Settings):
             raise ValueError('the parameter "signature" needs driver.signature')
 
     def _parameters_used(self) -> Iterator[str]:
-        yield from self.transfer_exit
+        yield from (*self.download_parameters, *self.block, *self.transfer_exit, *self.transfer_exit_answer)
         yield from self.routines.erase_parameters
         yield from self.routines.check_parameters
         yield from self.routines.check_answer

@@ -82,25 +82,29 @@ def routine_request(routine: int, parameters: bytes = b"") -> bytes:
 
 
 def result_of(
-    client: UdsClient, profile: UdsProfile, routine: int, started: Answer, ask: Callable[[bytes], Answer]
+    client: UdsClient, profile: UdsProfile, start: bytes, started: Answer, ask: Callable[[bytes], Answer]
 ) -> Answer:
     """A routine's result: what its start was answered, or with `routines.poll` what it is once the routine has ended.
 
-    `ask`: sends a request. Raises OperationFailed when the routine runs for longer than `timings.erase`.
+    `start`: the request that has started it; `ask`: sends a request. Raises OperationFailed when the routine runs for longer than
+    `timings.erase`.
     """
-    if not profile.routines.poll or isinstance(started, NegativeResponse):
+    routines = profile.routines
+    if not routines.poll or isinstance(started, NegativeResponse):
         return started
     end = Deadline.after(profile.timings.erase)
-    while True:
-        answer = ask(bytes((Service.ROUTINE_CONTROL, 0x03)) + routine.to_bytes(2, "big"))
-        if isinstance(answer, NegativeResponse) or not answer or answer[-1] != profile.routines.running:
-            return answer
+    by_start = routines.poll_by == "start"
+    question = start if by_start else bytes((Service.ROUTINE_CONTROL, 0x03)) + start[2:4]
+    answer = started if by_start else ask(question)
+    while not isinstance(answer, NegativeResponse) and answer and answer[-1] == routines.running:
         if end.expired:
             raise OperationFailed(
-                f"routine 0x{routine:04X} of the part still runs after {profile.timings.erase:g} s",
+                f"routine 0x{start[2:4].hex().upper()} of the part still runs after {profile.timings.erase:g} s",
                 remedy="Raise timings.erase in its profile if it needs longer. Is routines.running of its profile right?",
             )
         client.linger(_POLL_PAUSE)
+        answer = ask(question)
+    return answer
 
 
 def write_request(identifier: int, data: bytes) -> bytes:
@@ -203,7 +207,7 @@ def take_step(
             _unlock(client, *keys[word], profile.timings.s3)
         case "fingerprint":
             if profile.fingerprint is not None:
-                (asked or ask)(write_request(profile.fingerprint.identifier, profile.fingerprint.data))
+                (asked or ask)(write_request(profile.fingerprint.identifier, bytes.fromhex(profile.fingerprint.data)))
 
 
 def _own_step(
@@ -219,14 +223,14 @@ def _own_step(
         elif step.routine is not None:
             request = routine_request(step.routine, encoded(step.parameters, profile, subject))
         elif step.write is not None:
-            request = write_request(step.write, step.data)
+            request = write_request(step.write, bytes.fromhex(step.data))
         else:
             request = step.request
         answer = asked(request, limit=profile.timings.erase, functional=step.functional)
         if step.session is not None:
             _entered(client, profile, answer)
         if step.routine is not None:
-            answer = result_of(client, profile, step.routine, answer, asked)
+            answer = result_of(client, profile, request, answer, asked)
         if step.routine is not None and not profile.routines.passes(answer):
             raise OperationFailed(
                 f"step {name!r}: the part says that routine 0x{step.routine:04X} failed ({answer.hex(' ').upper()})",
@@ -280,7 +284,12 @@ def finish(client: UdsClient, profile: UdsProfile, keys: Keys) -> None:
             take_step(client, profile, keys, word)
     finally:
         client.let_session_go()
-        _optional_request(client, profile, session_request(profile.sessions.default))
+        to_default(client, profile)
+
+
+def to_default(client: UdsClient, profile: UdsProfile) -> None:
+    """Asks for the default session, as far as that can be had."""
+    _optional_request(client, profile, session_request(profile.sessions.default))
 
 
 def is_unlocked(client: UdsClient, profile: UdsProfile, keys: Keys, *, seed: bool) -> bool:
@@ -421,7 +430,8 @@ def _programming_session(client: UdsClient, profile: UdsProfile) -> None:
         if last:
             raise PartWrongMode(
                 f"the ECU did not come into its programming session within {profile.timings.reset_gap:g} s",
-                remedy="Raise timings.reset_gap in its profile if it takes longer to start.",
+                remedy="Raise timings.reset_gap in its profile if it takes longer to start. If its bootloader has CAN ids of its "
+                "own, set boot_request in its address.",
             )
         client.linger(profile.timings.knock)
 

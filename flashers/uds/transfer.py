@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ...transports.errors import ProxyflashError
-from ..errors import PartError, ProtocolError
+from ..errors import OperationFailed, PartError, ProtocolError, VerifyMismatch
 from . import session
-from .codec import OPEN_TRANSFER, NegativeResponse, Nrc, Service
+from .codec import OPEN_TRANSFER, NegativeResponse, Nrc, Service, quote
 from .connection import Connection
-from .parameters import Subject, encoded
+from .parameters import Subject, block_request, encoded, most_data
 
 _EXIT = bytes((Service.REQUEST_TRANSFER_EXIT,))
 _HELD_OPEN = (
@@ -41,8 +41,13 @@ class Transfers:
         self, subject: Subject, data_format: int, *, announced: int, alignment: int = 1, bears_a_reset: bool
     ) -> Iterator[int]:
         """Yields bytes that the ECU has acknowledged so far. `announced`: the size that RequestDownload names."""
-        where = self._where(replace(subject, size=announced))
-        block = self._request(Service.REQUEST_DOWNLOAD, data_format, where, bears_a_reset)
+        where = encoded(self._profile.download_parameters, self._profile, replace(subject, size=announced))
+        longest = self._request(Service.REQUEST_DOWNLOAD, data_format, where, bears_a_reset)
+        block = most_data(self._profile, longest, subject)
+        if block < 1:
+            raise ProtocolError(
+                f"the part takes {longest} bytes in each TransferData, and what block of its profile adds leaves no room for data"
+            )
         step = max(block // alignment * alignment, min(block, alignment))
         view = memoryview(subject.data)
         counter = 1
@@ -50,13 +55,15 @@ class Transfers:
             for start in range(0, subject.size, step):
                 piece = view[start : start + step]
                 # An ECU that refuses the repeated block may have the first one, or a part of it: all begins again.
-                self._connection.request(bytes((Service.TRANSFER_DATA, counter)) + piece)
+                part = replace(subject, address=subject.address + start, size=len(piece), data=bytes(piece))
+                answer = self._connection.request(block_request(self._profile, counter, part))
+                self._check_block(answer, subject.address + start)
                 counter = (counter + 1) & 0xFF
                 yield start + len(piece)
         except (GeneratorExit, KeyboardInterrupt):
             self._is_given_up = True  # A generator that is dropped must not wait: `give_up` does.
             raise
-        self._end(encoded(self._profile.transfer_exit, self._profile, subject))
+        self._end(subject)
 
     def upload(self, start: int, size: int, *, bears_a_reset: bool) -> Iterator[bytes]:
         self._request(
@@ -76,7 +83,7 @@ class Transfers:
             # only by a new session.
             with suppress(ProxyflashError):
                 if not left:
-                    self._end()
+                    self._end(None)
                 elif isinstance(self._client.ask(_EXIT), NegativeResponse):
                     session.enter_programming(self._client, self._profile, self._connection.keys)
 
@@ -93,7 +100,7 @@ class Transfers:
         return encoded(("alfi", "address", "size"), self._profile, subject)
 
     def _request(self, service: Service, data_format: int, where: bytes, bears_a_reset: bool) -> int:
-        """How many bytes of data one TransferData takes: maxNumberOfBlockLength counts its identifier and counter too."""
+        """How many bytes one TransferData has, its identifier and counter included (maxNumberOfBlockLength)."""
         answer = self._open(bytes((service, data_format)) + where, bears_a_reset)
         self._is_held_open = self._is_given_up = False
         width = answer[0] >> 4 if answer else 0
@@ -105,7 +112,7 @@ class Transfers:
                     remedy="If its maker names a length, set it as block_limit in its profile.",
                 )
             longest = self._profile.block_limit
-        return min(longest, self._profile.block_limit) - 2
+        return min(longest, self._profile.block_limit)
 
     def _open(self, request: bytes, bears_a_reset: bool) -> bytes:
         """Asks for a transfer. A transfer that the ECU holds open, of a tester that was killed, is ended first.
@@ -138,9 +145,34 @@ class Transfers:
         self._is_held_open = self._is_held_open or bears_a_reset
         raise error if answer.nrc not in refusals else error.advised(f"{_HELD_OPEN} {error.remedy}")
 
-    def _end(self, parameters: bytes = b"") -> None:
+    def _check_block(self, answer: bytes, address: int) -> None:
+        """Raises OperationFailed for an answer that the profile does not take for success."""
+        wanted = self._profile.block_answer
+        if wanted and answer != wanted:
+            raise OperationFailed(
+                f"the part answered the block at 0x{address:08X} with {quote(answer) or 'nothing'}, and block_answer of its "
+                f"profile is {quote(wanted)}"
+            )
+
+    def _end(self, subject: Subject | None) -> None:
+        """`subject`: what was downloaded; None: it was an upload."""
+        profile = self._profile
+        parameters = encoded(profile.transfer_exit, profile, subject) if subject is not None else b""
+        before = self._client.repeated
         answer = self._connection.ask(
-            _EXIT + parameters, limit=self._profile.timings.erase, settled_by=Nrc.REQUEST_SEQUENCE_ERROR
+            _EXIT + parameters, limit=profile.timings.erase, settled_by=Nrc.REQUEST_SEQUENCE_ERROR
         )
         if isinstance(answer, NegativeResponse):
             raise self._connection.refusal(answer)
+        if subject is None or not profile.transfer_exit_answer:
+            return
+        wanted = encoded(profile.transfer_exit_answer, profile, subject)
+        if not answer and self._client.repeated > before:
+            raise ProtocolError(
+                "the answer to RequestTransferExit was lost, and with it what the part says of the download"
+            )
+        if answer != wanted:
+            raise VerifyMismatch(
+                f"the part answered RequestTransferExit with {quote(answer) or 'nothing'}, and what it was sent gives "
+                f"{quote(wanted)} (transfer_exit_answer)"
+            )

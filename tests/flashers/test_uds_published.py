@@ -22,6 +22,12 @@ CRC of all, 31 01 FF01, 31 01 FF02, 11 01.
 FROM_EXTENDED: a flasher of a bootloader, decoded from a trace: 10 60, 10 03 and no 10 02, 27 03, 31 01 0204, 34 whose answer
 has no length, blocks of 512 bytes, 37, 31 01 0205 without parameters, 11 01. UDS_FLASH.md of
 github.com/ludwig-v/arduino-psa-diag has an answer 74 10 00: a length of 0.
+
+BLOCKS: the same UDS_FLASH.md: 10 02, 27 01 and 27 02, 31 01 FF00 81 F05A, sent again until its answer ends in another byte
+than 01; 34 81 110000, which is answered by 74 10 00; 36 with counter, address, data, its length and CRC-16/X-25 over all of that,
+36 and counter included, each answered by 76, counter, 02; 37. The source has 02 for an erase that has ended.
+
+TWO_IDS is of no one source: it joins what several makers' ECUs want.
 """
 
 from __future__ import annotations
@@ -65,6 +71,7 @@ MEMORY = "memory = [{start = 0x1_0000, size = 0x7_0000, erase_unit = 0x1000, wri
 DRIVER = bytes(range(200)) * 2 + b"driver"
 
 QUIET_BUS = documented(3)
+BLOCKS, TWO_IDS = documented(5), documented(6)
 STEERING = documented(4).replace("bootloader.bin", "bootloader.hex")
 
 ENCRYPTED = f"""{BUS}
@@ -175,10 +182,12 @@ PUBLISHED = {
     "quiet-bus": (QUIET_BUS, "session", 57, 18),
     "two-levels": (TWO_LEVELS, "reset", 63, 18),
     "from-extended": (FROM_EXTENDED, "session", 56, 23),
+    "blocks": (BLOCKS, "reset", 65, 31),
+    "two-ids": (TWO_IDS, "session", 70, 18),
 }
 """Bench file; what ends a download of the ECU's that is not complete; of a second flash, its requests and its events."""
-NOT_VERIFIED: dict[str, dict[str, Any]] = {"steering": {"verify": False}}
-"""What the flash is asked for: this ECU has no check before its application runs."""
+NOT_VERIFIED: dict[str, dict[str, Any]] = {"steering": {"verify": False}, "blocks": {"verify": False}}
+"""What the flash is asked for: these ECUs have no check that is reported before their applications run."""
 each = pytest.mark.parametrize("name", PUBLISHED)
 
 
@@ -227,13 +236,26 @@ def test_after_a_flash_it_is_verified_and_its_application_runs(name: str, tmp_pa
         (FROM_EXTENDED, '"supplier", "programming"', '"programming", "supplier"', "requestSequenceError"),
         (FROM_EXTENDED, "routines = {erase = 0x0204, ", 'routines = {erase = "none", ', "requestSequenceError"),
         (FROM_EXTENDED, "block_limit = 514\n", "", "set it as block_limit"),
+        (BLOCKS, 'poll_by = "start"', 'poll_by = "results"', "NRC 0x12"),
+        (BLOCKS, "poll = true\n", "poll = false\n", "erasing .* failed .*01"),
+        (BLOCKS, 'download_parameters = ["11 00 00"]\n', "", "NRC 0x(13|31)"),
+        (BLOCKS, 'block = ["address", "data", "length", "crc16-x25"]\nblock_a', "block_a", "NRC 0x72"),
+        (BLOCKS, '"length", "crc16-x25"]\nblock_a', '"length", "crc16"]\nblock_a', "NRC 0x72"),
+        (BLOCKS, 'block_answer = "02"', 'block_answer = "03"', "answered the block at 0x00010000 with 02"),
+        (BLOCKS, "block_limit = 255\n", "", "set it as block_limit"),
+        (BLOCKS, "block_limit = 255\n", "block_limit = 8\n", "leaves no room for data"),
+        (TWO_IDS, ", boot_request = 0x743", "", "no answer"),
+        (TWO_IDS, 'transfer_exit_answer = ["crc32"]', 'transfer_exit_answer = ["crc16"]', "RequestTransferExit with"),
+        (TWO_IDS, 'transfer_exit_answer = ["crc32"]\n', "", "no way to verify"),
+        (TWO_IDS, "{YY}{MM}{DD}", "{DD}{MM}{YY}", "requestOutOfRange"),
+        (TWO_IDS, "{YY}{MM}{DD}", "{YYYY}{MM}", "requestOutOfRange"),
     ],
 )  # fmt: skip
 def test_another_order_is_refused(text: str, old: str, new: str, told: str, tmp_path: Path) -> None:
     """So the ECU insists on it."""
     assert old in text
     with pytest.raises(ProxyflashError, match=told):
-        made(tmp_path, text).flash(old, new, verify=text is not STEERING)
+        made(tmp_path, text).flash(old, new, verify=text not in (STEERING, BLOCKS))
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
