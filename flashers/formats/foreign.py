@@ -14,7 +14,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable
 from typing import NamedTuple
 
-HEAD_SIZE = 1024
+HEAD_SIZE = 2048
 """Bytes of a file's start that are looked at."""
 MEANT = "If it is meant to be written as it is, name the format: --format bin"
 ANOTHER = f"Is it the right file? {MEANT}"
@@ -24,6 +24,7 @@ PROGRAM = f"Give the program itself: the .hex, .elf or .bin of the build. {MEANT
 DOWNLOAD = f"Download the file itself. {MEANT}"
 EXPORT = f"Give the flash data that it names, as a file of its own. {MEANT}"
 APPLY = f"Apply it to the old file, and give the new one. {MEANT}"
+DECODE = f"Decode it first. {MEANT}"
 CONVERT = f"Convert it to Intel HEX. {MEANT}"
 
 
@@ -85,11 +86,14 @@ KINDS = (
     Kind(rb"\xfd7zXZ\x00", "compressed by xz", UNPACK),
     Kind(rb"\x28\xb5\x2f\xfd", "compressed by zstd", UNPACK),
     Kind(rb"\x04\x22\x4d\x18|\x02\x21\x4c\x18", "compressed by lz4", UNPACK),
+    Kind(rb"\xff\x06\x00\x00sNaPpY", "compressed by snappy", UNPACK),
+    Kind(rb"bvx[12n]", "compressed by lzfse", UNPACK),
     Kind(rb"\x89LZO\x00\r\n\x1a\n", "compressed by lzop", UNPACK),
     Kind(rb"LZIP\x01", "compressed by lzip", UNPACK),
     Kind(rb"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     Kind(rb"Rar!\x1a\x07", "a RAR archive", UNPACK),
     Kind(rb"MSCF\x00{4}", "a cabinet archive", UNPACK),
+    Kind(rb"MSWIM\x00{3}", "a Windows image archive", UNPACK),
     Kind(rb"!<arch>\n", "an ar archive, as static libraries and .deb packages are", UNPACK),
     Kind(rb"\xed\xab\xee\xdb", "an RPM package", UNPACK),
     Kind(rb"07070[127]", "a cpio archive", UNPACK),
@@ -98,7 +102,12 @@ KINDS = (
     Kind(rb"..-lh[0-7d]-", "an LHA archive", UNPACK),
     Kind(rb"\x45\x3d\xcd\x28", "a CramFS file system", UNPACK),
     Kind(rb"UBI#\x01", "an image of a UBI device"),
-    Kind(rb"QFI\xfb|conectix|\x3a\xff\x26\xed", "an image of a disk"),
+    # Linux's jffs2.h and ubifs-media.h, littlefs' SPEC.md, "Superblock".
+    Kind(rb"\x85\x19[\x01-\x03][\x20\xe0]|\x31\x18\x10\x06|.{8}littlefs", "an image of a flash file system"),
+    # Linux's ext4.h, from byte 1024 on: s_magic, s_state, s_errors; erofs_fs.h: EROFS_SUPER_MAGIC_V1.
+    Kind(rb".{1080}\x53\xef[\x01-\x07]\x00[\x01-\x03]\x00|.{1024}\xe2\xe1\xf5\xe0", "an image of a file system"),
+    Kind(rb"\xeb.\x90(.{51}|.{79})FAT", "an image of a file system (FAT)"),
+    Kind(rb"QFI\xfb|conectix|vhdxfile|KDMV|\x3a\xff\x26\xed", "an image of a disk"),
     Kind(rb".{510}\x55\xaa", "an image of a disk", check=_has_partitions),
     # RFC 1952, 2.3.1: deflate, no reserved flags, extra flags, known system.
     Kind(rb"\x1f\x8b\x08[\x00-\x1f].{5}[\x00-\x0d\xff]", "compressed by gzip", UNPACK),
@@ -118,6 +127,9 @@ KINDS = (
         "a key, a certificate or a signature (DER)",
     ),
     Kind(rb"%PDF-", "a PDF document"),
+    Kind(rb".\r\r\n[\x00-\x03]\x00{3}", "a compiled Python module"),
+    Kind(rb"MDF {5}[34]\.|LOGG.\x00{3}", "a recording of vehicle buses (MDF, BLF)"),
+    Kind(rb"\x89HDF\r\n\x1a\n|MATLAB 5\.0 MAT-file|\x93NUMPY", "a file of measured data"),
     Kind(rb"\x89PNG\r\n\x1a\n", "a PNG picture"),
     Kind(rb"GIF8", "a GIF picture"),
     Kind(rb"\xff\xd8\xff[\xe0\xe1\xdb\xee]", "a JPEG picture"),
@@ -130,6 +142,10 @@ KINDS = (
     Kind(rb"\xd4\xc3\xb2\xa1|\x0a\x0d\x0d\x0a", "a network capture"),
     Kind(rb"Salted__", "encrypted by openssl enc", DECRYPT),
     Kind(rb"age-encryption\.org/", "encrypted by age", DECRYPT),
+    # RFC 4880: a session key for a passphrase (5.3; S2K of 3.7), or for an RSA key of 2048 or 4096 bits (5.1).
+    Kind(rb"\x8c\x0d\x04[\x01-\x0d]\x03[\x01-\x0b]|\x85[\x01\x02]\x0c\x03", "encrypted by PGP", DECRYPT),
+    # RFC 5652, 6.1: EnvelopedData.
+    Kind(rb"\x30(\x80|\x82..|\x83...)\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03", "encrypted by CMS (S/MIME)", DECRYPT),
     Kind(rb"LUKS\xba\xbe", "an encrypted disk (LUKS)", DECRYPT),
     Kind(rb"-----BEGIN PGP MESSAGE", "encrypted by PGP", DECRYPT),
     # UG266, table "Header tag": 0x03A617EB, its length, version 0x03000000.
@@ -151,6 +167,7 @@ KINDS = (
     Kind(rb"STM2", "an image for the boot ROM of an STM32MP", PROGRAM, container=True),
     Kind(rb"HDR0", "a TRX image, for a router's bootloader", PROGRAM, container=True),
     Kind(rb"(RELFWV2|Renesas)", "an RSU file, for Renesas' firmware update module", PROGRAM, container=True),
+    Kind(rb"CFF-TRANSLATOR-VERSION", "a CFF file, for a vehicle maker's tester", PROGRAM, container=True),
     Kind(rb"SGML Object File", "an SGO file, for a vehicle maker's tester", PROGRAM, container=True),
     # TI's SPRAAO8: version, 28 bytes of optional header, which begins with 0x0108.
     Kind(rb"[\xc1\xc2]\x00.{14}\x1c\x00.{4}\x08\x01", "a COFF file of TI's linker", CONVERT),
@@ -184,8 +201,11 @@ KINDS = (
     Kind(rb"%[0-9a-f]{2}[68]", "hex digits in Tektronix's format", CONVERT, text=True),
     Kind(rb"0{7,8}:?\s+([0-9a-f]{2,4}\s+){4}", "a hex dump", PROGRAM, text=True),
     Kind(rb"([0-9a-f]{2}|[0-9a-f]{4}|[0-9a-f]{8})(\s+[0-9a-f]{2,8}){2}\s", "hex digits without addresses", PROGRAM, text=True),
+    Kind(rb"[0-9a-f]{32}", "hex digits without addresses", PROGRAM, text=True),
+    Kind(rb"[0-9a-z+/]{60,76}={0,2}\r?\n|[0-9a-z+/]{64,}={0,2}$", "a text in base64", DECODE, text=True),
+    Kind(rb"\{\\rtf", "an RTF document", text=True),
     Kind(rb"#!", "a script", text=True),
-    Kind(rb"(?=.{8}).*[\r\n]", "a text", check=_is_utf_8, text=True, unknown=True),
+    Kind(rb"(?=.{5}).*[\r\n]|.{16}", "a text", check=_is_utf_8, text=True, unknown=True),
 )  # fmt: skip
 """In the order in which they are looked for."""
 

@@ -34,6 +34,9 @@ ENCODINGS = (
 )
 """How a text file begins that editors and shells of Windows have made."""
 
+NO_TEXT = rb"[\0-\x08\x0e-\x1a\x1c-\x1f]"
+"""Bytes that only a raw binary has, but for FILLING at the end."""
+
 BEFORE = rb"(?:\s*(?:;|#|//)[^\r\n]*[\r\n])*\s*"
 """What may come before a file's first record: blank lines and comments."""
 HEX_DIGITS = b"0123456789abcdefABCDEF"
@@ -45,10 +48,10 @@ Piece = tuple[int, int, bytes]
 def lines(stream: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
     """The lines from the stream's start on that are neither blank nor comments, stripped, with their numbers from 1 on."""
     for number, line in enumerate(_all_lines(stream), 1):
-        if len(line) >= LONGEST_LINE:
-            raise ImageFormat(f"{source}: line {number} is longer than any record")
         if number == 1:
             _refuse_marked(line, source)
+        if len(line) >= LONGEST_LINE:
+            raise ImageFormat(f"{source}: line {number} is longer than any record")
         stripped = line.strip()
         if stripped.strip(FILLING) and not _is_comment(stripped):
             yield number, stripped
@@ -85,6 +88,12 @@ def _refuse_marked(line: bytes, source: str) -> None:
                 f"{source}: line 1 begins with the bytes {found[0].hex(' ').upper()}: the text is {encoding}, not ASCII",
                 remedy="Take the file as the build made it, or save it again as ASCII.",
             )
+    found = re.search(NO_TEXT, line.strip().strip(FILLING))
+    if found and holds_no_record(line):
+        raise ImageFormat(
+            f"{source}: line 1 has the byte 0x{found[0].hex().upper()}, which no text has: this is not a file of records",
+            remedy="If it is a raw binary, name the format: --format bin",
+        )
 
 
 def octets(digits: bytes, source: str, number: int, overhead: int) -> bytes:

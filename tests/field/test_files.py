@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import bz2
 import gzip
 import hashlib
@@ -129,6 +130,7 @@ def elf(*runs: tuple[int, bytes], machine: int = 83, order: str = "<") -> bytes:
 
 
 CODE = "0C9434000C9434000C9434000C943400"
+CONTENT = bytes(range(256))
 WITH_FUSES = [(0, CODE), (0x820000, "FFDEFD"), (0x830000, "CF")]
 EEPROM = (0x810000, "01020304")
 UF2 = (
@@ -253,6 +255,10 @@ CASES = {
     "S-records without an end": Case(
         "imu", "app.s19", b"S315080010000C9434000C9434000C9434000C94340082\n", BAD_FILE, ("add the line S9030000FC",),
     ),
+    **{
+        f"a raw binary called {name}": Case("imu", name, CONTENT * 2, BAD_FILE, ("not a file of records", "--format bin"))
+        for name in ("app.hex", "app.s19")
+    },
     "lower-case digits": Case("sonar", "app.hex", hexed((0, CODE)).lower(), OK, ("plan    16 bytes",)),
     "the same bytes twice": Case(
         "sonar", "app.hex", hexed((0, CODE), (0, CODE)), BAD_FILE, ("E-IMAGE-OVERLAP", "by lines 2 and 4"),
@@ -317,6 +323,29 @@ CASES = {
             ("radar", "app.bin", b"SGML Object File\0\2" + bytes(999), "an SGO file"),
             ("radar", "app.odx-f", b'<?xml version="1.0"?>\n<!-- a - b --><ODX MODEL-VERSION="2.2.0">', "an ODX document"),
             ("radar", "app.out", bytes.fromhex("C200 0500 00000000 00000000 00000000 1C00 0301 9D00 0801"), "a COFF file"),
+            ("radar", "app.bin", b"0C9434000C943400" * 20, "hex digits without addresses"),
+            ("cam", "app.bin", base64.b64encode(CONTENT), "a text in base64"),
+            ("sonar", "app.bin", base64.encodebytes(CONTENT), "a text in base64"),
+            ("radar", "app.bin", b"The firmware is on drive F", "a text"),
+            ("cam", "app.bin", b"TODO\n", "a text"),
+            ("options", "app.bin", rb"{\rtf1\ansi", "an RTF document"),
+            ("radar", "app.bin", bytes.fromhex("8C0D040903020A9E") + CONTENT, "encrypted by PGP"),
+            ("radar", "app.bin", bytes.fromhex("85020C03") + CONTENT, "encrypted by PGP"),
+            ("radar", "app.bin", bytes.fromhex("308204A406092A864886F70D010703A0") + CONTENT, "encrypted by CMS"),
+            ("cam", "app.bin", b"\xff\x06\0\0sNaPpY" + CONTENT, "compressed by snappy"),
+            ("cam", "app.bin", b"bvx2" + CONTENT, "compressed by lzfse"),
+            ("cam", "app.bin", b"MSWIM\0\0\0\xd0\0\0\0" + CONTENT, "a Windows image archive"),
+            ("radar", "app.bin", bytes.fromhex("851903200C00000046C1E1A4") + CONTENT, "a flash file system"),
+            ("radar", "app.bin", bytes.fromhex("01000000F00FFFF7") + b"littlefs" + CONTENT, "a flash file system"),
+            ("cam", "app.bin", bytes(1080) + bytes.fromhex("53EF01000100") + bytes(900), "a file system"),
+            ("cam", "app.bin", bytes(1024) + bytes.fromhex("E2E1F5E0") + bytes(900), "a file system"),
+            ("cam", "app.bin", b"\xeb\x3c\x90mkfs.fat".ljust(54, b"\0") + b"FAT12   " + bytes(448), "a file system (FAT)"),
+            ("cam", "app.bin", b"KDMV\1\0\0\0" + CONTENT, "an image of a disk"),
+            ("radar", "app.bin", b"MDF     4.10    " + CONTENT, "a recording of vehicle buses"),
+            ("radar", "app.bin", b"LOGG\x90\0\0\0" + CONTENT, "a recording of vehicle buses"),
+            ("radar", "app.bin", b"\x89HDF\r\n\x1a\n" + CONTENT, "a file of measured data"),
+            ("sonar", "app.bin", bytes.fromhex("A70D0D0A00000000") + CONTENT, "a compiled Python module"),
+            ("radar", "app.cff", b"CFF-TRANSLATOR-VERSION:02.00\0" + CONTENT, "a CFF file"),
             ("imu", "app.hex", b"00000000: 0050 0020 0901 0008 0b01 0008  .P. ....\n", "a hex dump"),
             ("imu", "app.hex", b"20005000\n08000109\n0800010B\n0800010D\n", "hex digits without addresses"),
             ("imu", "app.mem", b"// made by us\n@00000000\n00 50 00 20\n", "Verilog's format"),
