@@ -318,6 +318,10 @@ class MemoryAccess(ABC):
         Raises Unsupported. Asked when a plan is made, and before the first erase.
         """
 
+    def suspects(self, unit: Range) -> Sequence[int]:
+        """Addresses of what erasing this unit takes instead, if the part's erase units are not those that a person described."""
+        return ()
+
     @abstractmethod
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
         """Erases whole erase units in the order given; yields bytes erased so far."""

@@ -25,6 +25,8 @@ STATE = (
 )
 NEAREST = 3
 """Places on each side of what was erased that are looked at each time."""
+SUSPECTED = 8
+"""Units, the first to be erased, of which it is asked what else they may be."""
 SAID = 6
 """Places that a message names, at most."""
 
@@ -43,20 +45,32 @@ class _Witness(NamedTuple):
 
 
 class Lookout:
-    """For the units that are to be erased, in their order. `read`: an address and a size, the bytes there.
+    """For the units that are to be erased, in their order. `read`: an address and a size, the bytes there. `suspects`:
+    addresses of what the part may erase instead of a unit, which may lie outside of the memory that was described.
 
     Reads at once what it compares with later.
     """
 
-    def __init__(self, read: Callable[[int, int], bytes], memory: MemoryMap, units: Sequence[Range]) -> None:
+    def __init__(
+        self,
+        read: Callable[[int, int], bytes],
+        memory: MemoryMap,
+        units: Sequence[Range],
+        suspects: Callable[[Range], Sequence[int]] = lambda unit: (),
+    ) -> None:
         self._read = read
         self._memory = memory
         self._units = units
         region = memory.region_of(units[0].start) if units else None
         self._watch = region.watch if region is not None else Watch.NO
         self._sees_inside = region is not None and region.erase is Erase.BY_UNIT
+        self._is_raised = False
+        """What is wrong with the erase units was raised."""
         self._count = 0
         """How many of the units are erased."""
+        self._suspects: dict[Range, frozenset[int]] = {}
+        if self._watch is Watch.EACH:
+            self._suspects = {unit: frozenset(suspects(unit)) for unit in units[:SUSPECTED]}
         self._witnesses = list(self._seen()) if self._watch is not Watch.NO else []
 
     def after(self, done: int) -> None:
@@ -74,7 +88,7 @@ class Lookout:
 
     def after_refusal(self) -> None:
         """To be called where the part did not erase what it was asked to: something else may be gone instead."""
-        if self._count < len(self._units):
+        if self._count < len(self._units) and not self._is_raised:
             unit = self._units[self._count]
             # Of the others a part may have erased some before it refused.
             self._check_outside(unit, [witness for witness in self._witnesses if witness.is_outside_of(self._units)])
@@ -88,7 +102,11 @@ class Lookout:
         lost = [witness for witness in witnesses if self._is_lost(witness)]
         if lost:
             places = ", ".join(f"0x{witness.address:08X}" for witness in lost[:SAID])
-            raise WrongLayout(f"erasing {unit} has also erased what lay at {places}: {STATE}")
+            raise self._wrong(f"erasing {unit} has also erased what lay at {places}: {STATE}")
+
+    def _wrong(self, cause: str) -> WrongLayout:
+        self._is_raised = True
+        return WrongLayout(cause)
 
     def _is_lost(self, witness: _Witness) -> bool:
         """Whether something else is there now: it is blank, or holds what came with a page. A garbled read is not a proof."""
@@ -100,7 +118,7 @@ class Lookout:
         kept = (witness for witness in self._witnesses if witness.is_in([unit]))
         if any(self._bytes(witness.address) == witness.data for witness in kept):
             self._check_outside(unit, [witness for witness in self._witnesses if witness.is_outside_of(erased)])
-            raise WrongLayout(f"erasing {unit} has left a part of it as it was: {STATE}")
+            raise self._wrong(f"erasing {unit} has left a part of it as it was: {STATE}")
 
     def _near(self, erased: Sequence[Range]) -> list[_Witness]:
         """Those that must be as they were: all of them, or the nearest on both sides, and the ends."""
@@ -110,12 +128,13 @@ class Lookout:
             return outside
         below = [witness for witness in outside if witness.address < last.start]
         above = [witness for witness in outside if witness.address >= last.end]
-        return list(dict.fromkeys([*below[:1], *below[-NEAREST:], *above[:NEAREST], *above[-1:]]))
+        suspected = [witness for witness in outside if witness.address in self._suspects.get(last, ())]
+        return list(dict.fromkeys([*below[:1], *below[-NEAREST:], *above[:NEAREST], *above[-1:], *suspected]))
 
     def _seen(self) -> Iterator[_Witness]:
-        for address in sorted({address for region in self._memory.regions for address in self._places(region)}):
-            region = self._memory.region_of(address)
-            assert region is not None, "a place in a region"
+        places = {address for region in self._memory.regions for address in self._places(region)}
+        for address in sorted(places.union(*self._suspects.values())):
+            region = self._memory.region_of(address) or self._memory.regions[0]
             blank = bytes([region.erased_value]) * LOOK
             data = self._bytes(address)
             # A wire may garble what it brings: twice the same is believed.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from . import plan as planning
-from .errors import PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported
+from .errors import PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported, WrongLayout
 from .events import Phase
 from .flasher import Bootloader, Capability, MemoryAccess, compare_digest
 from .image import FirmwareImage, Segment
@@ -184,7 +184,7 @@ class MemoryStrategy(Strategy):
         starts, ends = memory.starts, accumulate(unit.size for unit in units)
         heads = [(unit.start, end) for unit, end in zip(units, ends, strict=True) if unit.start in starts]
         with self.reporter.phase(Phase.ERASE, total):
-            lookout = Lookout(self._read_at, memory, units if self.has(Capability.READ) else ())
+            lookout = Lookout(self._read_at, memory, units if self.has(Capability.READ) else (), self.memory.suspects)
             self.reporter.touched = True
             try:
                 for done in self.memory.erase(units):
@@ -192,6 +192,9 @@ class MemoryStrategy(Strategy):
                     self.reporter.headless.update(start for start, end in heads if end <= done)
                     lookout.after(done)
                     self.reporter.progress(Phase.ERASE, done, total)
+            except WrongLayout:
+                lookout.after_refusal()
+                raise
             except REFUSALS:
                 lookout.after_refusal()
                 # What the part refuses it has not done; anything else may have happened all the same.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Protocol
 from ..settings import SECRET, After, Before, Field, Settings, bench_folder, in_words
 
 
-def _from_hex(value: object) -> object:
+def from_hex(value: object) -> object:
     if isinstance(value, bytes):
         return value
     try:
@@ -16,7 +16,7 @@ def _from_hex(value: object) -> object:
         raise ValueError("it takes hexadecimal bytes in quotes, two digits each, such as 'DE AD BE EF'") from None
 
 
-Hex = Annotated[bytes, Before(_from_hex)]
+Hex = Annotated[bytes, Before(from_hex)]
 
 
 def _from_folder(value: str) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from ..errors import OperationFailed, PartProtected, PartRefused, Unsupported
+from ..errors import OperationFailed, PartProtected, PartRefused, Unsupported, WrongLayout
 from ..memory import MemoryMap, Range
 from .codec import MassErase
 from .erase_plan import chunks, erasures
 from .identity import FoundPart
 from .loader import Stm32Loader
+from .parts import FLASH_START
 from .profile import Stm32PartProfile
 
 ERASE_CHUNK_SECONDS = 0.5
@@ -22,11 +23,17 @@ LAST_PAGE = 0xFF
 UNKNOWN_ERASE_SECONDS = 5.0
 UNKNOWN_MASS_SECONDS = 40.0
 """For a part of which only its memory is known."""
+USUAL_UNITS = tuple(1 << power for power in range(7, 19))
+"""Bytes. The erase units of STM32 and of their clones, from 128 bytes to 256 KiB."""
 LOOK = 16
 """Bytes read of what was erased, to see that it was."""
 WRITE_PROTECTED_REMEDY = (
     "Lift its write protection, which proxyflash does not: stm32flash -u does, or ST's own tools. If it has none, the "
     "flash is worn out there."
+)
+DESCRIBED_REMEDY = (
+    "Are start, erase_unit, number and erased_value right, which the profile's memory gives? If they are, the flash is "
+    "write-protected there: stm32flash -u lifts that, or ST's own tools."
 )
 
 
@@ -70,6 +77,17 @@ class Eraser:
                 self._look(chunk)
                 done += sum(unit.size for unit in chunk)
                 yield done
+
+    def suspects(self, unit: Range) -> list[int]:
+        """Where the unit of this number lies in flash of other units: of one size all, or as the part's family has them."""
+        if not self._profile.memory:
+            return []
+        number, family, size = self.part.numbers[unit.start], self.part.family, self.part.flash_size
+        places = {FLASH_START + number * usual for usual in USUAL_UNITS}
+        if family is not None:
+            places |= {start for start, known in family.page_numbers().items() if known == number}
+        end = FLASH_START + size if size else self.memory.regions[-1].end
+        return sorted(start for start in places if start + LOOK <= end and not unit.start <= start < unit.end)
 
     def seconds_for(self, units: Sequence[Range]) -> float:
         """The part's limits for erasing these."""
@@ -159,12 +177,17 @@ class Eraser:
     def _look(self, erased: Sequence[Range]) -> None:
         """Looks whether the first of these units was erased, or all of them where something failed before.
 
-        Raises PartProtected if not.
+        Raises PartProtected if not, and WrongLayout where a person described the units.
         """
         self._changed()
         self._erased.update(unit.start for unit in erased)
         for unit in erased if self.is_wary else erased[:1]:
             if not self._holds(unit.start, bytes([self.blank(unit.start)]) * min(LOOK, unit.size)):
+                if self._profile.memory:
+                    raise WrongLayout(
+                        f"the loader acknowledged erasing {unit}, which is not blank now: another place may be erased instead",
+                        remedy=DESCRIBED_REMEDY,
+                    )
                 raise PartProtected(
                     f"the loader acknowledged erasing {unit}, and nothing was erased: it is write-protected",
                     remedy=WRITE_PROTECTED_REMEDY,

@@ -46,6 +46,9 @@ class Stm32Memory(MemoryBootloader):
     def check_erase(self, ranges: Sequence[Range]) -> None:
         self._eraser.check(ranges)
 
+    def suspects(self, unit: Range) -> Sequence[int]:
+        return self._eraser.suspects(unit)
+
     def erase(self, ranges: Sequence[Range]) -> Iterator[int]:
         return self._eraser.erase(ranges)
 

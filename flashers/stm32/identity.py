@@ -66,7 +66,7 @@ def _memory(
     profile: Stm32PartProfile, family: Stm32Family | None, flash_size: int | None
 ) -> tuple[MemoryMap | None, Mapping[int, int]]:
     """What the profile says goes before what is known; None where neither says anything."""
-    own = profile.memory_map()
+    own = profile.memory_map(family)
     if own is not None:
         return own, profile.numbers()
     if family is None:

@@ -56,6 +56,10 @@ class Stm32Family:
             return self
         return replace(self, sectors=option.sectors, banks=1)
 
+    @property
+    def write_alignment(self) -> int:
+        return max(LEAST_WRITE, self.write)
+
     def regions(self, size: int | None = None) -> tuple[Region, ...]:
         """The flash of a part of this family that has `size` bytes of it; None: as many as the largest."""
         total = min(size or self.flash, self.flash)
@@ -93,7 +97,7 @@ class Stm32Family:
             start,
             covered,
             units,
-            write_alignment=max(LEAST_WRITE, self.write),
+            write_alignment=self.write_alignment,
             erased_value=self.erased,
             head=VectorTable() if start == FLASH_START else None,
             watch=Watch.FIRST,

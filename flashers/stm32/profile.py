@@ -14,7 +14,10 @@ from ..serial.profile import MOST_RATE, SerialProfile
 from ..settings import Before, Field, Settings
 from ..vector_table import VectorTable
 from .codec import WORD
-from .parts import FLASH_START
+from .parts import FLASH_START, Stm32Family
+
+DEFAULT_ALIGNMENT = 8
+"""Bytes to which writes are aligned where nothing is known of the part."""
 
 LAST_UNIT = 0xFFF0
 """The highest number of an erase unit: those above mean more than one (AN3155, 3.8)."""
@@ -45,17 +48,26 @@ class Stm32MemoryRun(MemoryRun):
     number: int | None = Field(default=None, ge=0, le=0xFFF0)
     """Number of the run's first erase unit in the Erase command. Default: counts on from the run before, from 0 at
     0x08000000."""
-    write_alignment: int = Field(default=8, ge=WORD, le=256)
-    """Bytes to which each write is aligned: a power of two."""
-    erased_value: int = Field(default=0xFF, ge=0, le=255)
-    """The value of an erased byte."""
+    write_alignment: int | None = Field(default=None, ge=WORD, le=256)
+    """Bytes to which each write is aligned: a power of two. Default: as the part's family is known to have it, else 8."""
+    erased_value: int | None = Field(default=None, ge=0, le=255)
+    """The value of an erased byte. Default: as the part's family is known to have it, else 0xFF."""
 
     def check_together(self) -> None:
         super().check_together()
-        if self.write_alignment & (self.write_alignment - 1):
-            raise ValueError(f"write_alignment = {self.write_alignment} is not a power of two")
-        if self.start % self.write_alignment or self.erase_unit % self.write_alignment:
+        alignment = self.write_alignment or DEFAULT_ALIGNMENT
+        if alignment & (alignment - 1):
+            raise ValueError(f"write_alignment = {alignment} is not a power of two")
+        if self.start % alignment or self.erase_unit % alignment:
             raise ValueError("start and erase_unit are multiples of write_alignment")
+
+    def facts(self, family: Stm32Family | None) -> tuple[int, int]:
+        """Write alignment and erased value."""
+        known = family.write_alignment if family is not None else DEFAULT_ALIGNMENT
+        fits = not self.start % known and not self.erase_unit % known
+        alignment = self.write_alignment or (known if fits else DEFAULT_ALIGNMENT)
+        usual = family.erased if family is not None else 0xFF
+        return alignment, usual if self.erased_value is None else self.erased_value
 
 
 def _numbered(runs: Sequence[Stm32MemoryRun]) -> dict[int, int]:
@@ -105,16 +117,16 @@ class Stm32PartProfile(Settings):
         """What Erase calls each unit of `memory`, by its address."""
         return _numbered(self.memory)
 
-    def memory_map(self) -> MemoryMap | None:
-        """None where `memory` isn't given."""
+    def memory_map(self, family: Stm32Family | None = None) -> MemoryMap | None:
+        """None where `memory` isn't given. `family`: the part's, where it is known."""
         if not self.memory:
             return None
-        kinds = {(run.write_alignment, run.erased_value) for run in self.memory}
+        kinds = {run.facts(family) for run in self.memory}
         found = [
             replace(region, head=VectorTable() if region.start == FLASH_START else None)
             for alignment, erased in kinds
             for region in regions(
-                [run for run in self.memory if (run.write_alignment, run.erased_value) == (alignment, erased)],
+                [run for run in self.memory if run.facts(family) == (alignment, erased)],
                 write_alignment=alignment,
                 erased_value=erased,
             )

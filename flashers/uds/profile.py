@@ -17,9 +17,9 @@ from ...transports.isotp.channel import N_BS_SECONDS, N_CR_SECONDS
 from ...transports.isotp.opening import Addressing, IsoTpAddress, IsoTpOptions
 from ..errors import ProfileWrong
 from ..flasher import Address
-from ..keys.settings import BenchPath, Hex, KeyLibrary, KeyName, check_source
+from ..keys.settings import BenchPath, Hex, KeyLibrary, KeyName, check_source, from_hex
 from ..memory import Erase, MemoryMap, Region, Watch, Write, uniform
-from ..settings import SECRET, After, Field, Settings, bench_folder, in_words
+from ..settings import SECRET, After, Before, Field, Settings, bench_folder, in_words
 from .sequence import STANDARD, Order, flat, parse, with_heads
 
 Byte = Annotated[int, Field(ge=0, le=0xFF)]
@@ -68,7 +68,7 @@ def _dated(value: object) -> object:
         digits = digits.replace(part, "00" * (len(part) // 2 - 1))
     if "{" in digits or "}" in digits:
         raise ValueError(f"it takes hexadecimal bytes, and of the date {', '.join(DATE_PARTS)}")
-    _from_hex(digits)
+    from_hex(digits)
     return value
 
 

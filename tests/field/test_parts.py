@@ -98,6 +98,55 @@ emulated = {{part = "stm32f413xh", boot0 = true, firmware = "old.bin"}}
     assert (held[: len(image)] == image) is (status == OK)
 
 
+@pytest.mark.parametrize(
+    ("part", "unit", "address", "lies", "said"),
+    [
+        # The part's own unit of that number, by its reference manual: 1 KiB pages, 2 KiB pages, 128-byte pages.
+        ("stm32f103xb", 0x4000, 0x4000, 0x400, "has also erased what lay at 0x08000400"),
+        ("stm32g474xe", 0x4000, 0x8000, 0x1000, "has also erased what lay at 0x08001000"),
+        ("stm32l073xz", 0x4000, 0x4000, 0x80, "has also erased what lay at 0x08000080"),
+        # Sector 10 of an F40x, beyond the memory that is described.
+        ("stm32f405xg", 0x800, 0x5000, 0xC0000, "has also erased what lay at 0x080C0000"),
+        # What the number means there is blank: nothing shows where it was.
+        ("stm32f103xb", 0x4000, 0x4000, None, "another place may be erased instead"),
+    ],
+)
+def test_an_erase_that_went_elsewhere_is_not_called_write_protection(
+    desk: Desk, part: str, unit: int, address: int, lies: int | None, said: str
+) -> None:
+    """Numbers of erase units mean other places where a person gave units of another size than the part's."""
+    blank = b"\0" if part.startswith("stm32l0") else b"\xff"
+    flash = bytearray(blank * 0xC0100)
+    flash[address : address + 64] = bytes(range(1, 65))
+    if lies is not None:
+        flash[lies : lies + 16] = b"other contents  "
+    (desk.folder / "old.bin").write_bytes(bytes(flash) if part == "stm32f405xg" else bytes(flash[:0x10000]))
+    (desk.folder / "app.bin").write_bytes(bytes(range(100, 200)))
+    wired(desk, "serial", f"""
+protocol = "stm32-uart"
+profile = {{memory = [{{start = 0x0800_0000, size = 0x2_0000, erase_unit = {unit}}}]}}
+emulated = {{part = "{part}", boot0 = true, firmware = "old.bin"}}
+""")  # fmt: skip
+    done = desk.run("flash", "part", desk.folder / "app.bin", "--address", hex(0x0800_0000 + address), "--no-boot")
+    assert (done.status, "E-PART-LAYOUT" in done.err, "nothing was erased" in done.err) == (BAD_FILE, True, False), (
+        done.err
+    )
+    assert said in done.err
+
+
+@pytest.mark.parametrize(("part", "unit"), [("stm32l073xz", 128), ("stm32h743xi", 0x2_0000)])
+def test_what_is_known_of_a_family_stays_where_its_memory_is_described(desk: Desk, part: str, unit: int) -> None:
+    """An erased byte of an STM32L0 is 0x00 (RM0367); an STM32H7 programs 32 bytes at once (RM0433)."""
+    (desk.folder / "app.bin").write_bytes(application.make("1.5.0", "imu", "Acme", 3000))
+    wired(desk, "serial", f"""
+protocol = "stm32-uart"
+profile = {{memory = [{{start = 0x0800_0000, size = 0x2_0000, erase_unit = {unit}}}]}}
+emulated = {{part = "{part}", boot0 = true}}
+""")  # fmt: skip
+    done = desk.run("flash", "part", desk.folder / "app.bin", "--no-boot")
+    assert done.status == OK, done.err
+
+
 @pytest.mark.parametrize("profile", ["{}", "{transfer_size = 512}"])
 def test_a_transfer_is_as_long_as_libusb_takes(desk: Desk, monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
     """libusb's os/linux_usbfs.c: more than 4096 bytes are LIBUSB_ERROR_INVALID_PARAM.
