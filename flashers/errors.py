@@ -232,7 +232,7 @@ class WrongPart(PartError):
 
     code = "E-PART-FAMILY"
     exit_status = ExitStatus.BAD_FILE
-    default_remedy = "Is it the right component? Correct part in its profile if so."
+    default_remedy = "Is it the right component? If so, correct part in its profile."
 
 
 def check_part(wanted: str | int, described: str, name: str, number: str) -> None:
@@ -297,7 +297,7 @@ class WrongLayout(PartError):
     exit_status = ExitStatus.BAD_FILE
     default_remedy = (
         "Give the part's erase units as memory in the component's profile, by its manual (docs/bench-file.md), and run the "
-        "same command again. Flash again what else lay where memory was erased."
+        "same command again. Then flash again whatever else was in the erased memory."
     )
 
 

@@ -51,7 +51,7 @@ class OutputLost(ProxyflashError):
     """
 
     code = "E-OUTPUT"
-    default_remedy = "Is the disk full? What was to be done is done."
+    default_remedy = "Is the disk full? The work itself is done."
     of_failure = "Is the disk full?"
     """The remedy where the command failed as well."""
 

@@ -346,7 +346,7 @@ class CanInterfaceUnknown(BadSettings):
     """python-can has no interface of that name. The message lists its interfaces."""
 
     code = "E-CAN-INTERFACE"
-    default_remedy = "Take one of those that it lists, or install the package that brings it: proxyflash doctor"
+    default_remedy = "Name a listed interface, or install the package that has the wanted one: proxyflash doctor"
 
 
 class CanBusy(AdapterBusy):

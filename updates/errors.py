@@ -264,7 +264,9 @@ class BundleChanged(UpdateError):
 
     code = "E-BUNDLE-CHANGED"
     exit_status = ExitStatus.POLICY
-    default_remedy = "It proves nothing. Write it again where the update was made: proxyflash report --bundle FILE"
+    default_remedy = (
+        "The bundle proves nothing. Write it again where the update was made: proxyflash report --bundle FILE"
+    )
 
 
 class ManifestExpired(TrustError):
@@ -289,7 +291,7 @@ class ComponentAbsent(UpdateError):
     default_remedy = (
         "Is it powered and wired? Run: ",
         NextAction.SCAN,
-        ". What may be missing is optional = true in the bench file.",
+        ". Set optional = true in the bench file for a component that may be missing.",
     )
     away: tuple[str, ...] = ()
     """The names of all that the update needs and that don't answer, where they are known."""
@@ -363,12 +365,12 @@ class DowngradeRefused(UpdateError):
 
     code = "E-DOWNGRADE"
     exit_status = ExitStatus.POLICY
-    default_remedy = "If that is meant, the step says so: allowDowngrade. More: proxyflash help updates"
+    default_remedy = "If the older version is meant, set allowDowngrade in the step. More: proxyflash help updates"
 
 
 class JournalBroken(ProxyflashError):
-    """A line of an update's journal is damaged and later lines are not, or a line makes no sense. An interruption does
-    neither."""
+    """A line of an update's journal is damaged and later lines are not, or a line makes no sense. An interruption
+    causes neither."""
 
     code = "E-JOURNAL"
     default_remedy = "Look at the file and the disk; move the update's folder away to begin again."

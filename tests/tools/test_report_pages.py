@@ -221,7 +221,7 @@ def test_a_disk_that_is_full_at_the_end(desk: Desk, monkeypatch: pytest.MonkeyPa
         "E-OUTPUT the page can't be written: page.html: No space left on device; "
         "the recording can't be written: one.jsonl: No space left on device. Is the disk full?"
     )
-    assert last.endswith("What was to be done is done.") == (status == 1)
+    assert last.endswith("The work itself is done.") == (status == 1)
     assert (done.document["recording"], len(done.document["runs"])) == (None, 1)
 
 

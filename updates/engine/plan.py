@@ -269,7 +269,7 @@ def flash_again(task: Task) -> Remedy | None:
         NextAction.SCAN,
         ". If flashing it was interrupted, flash it again: ",
         NextAction.FLASH,
-        f" {what}. What may be missing is optional = true in the bench file.",
+        f" {what}. Set optional = true in the bench file for a component that may be missing.",
     )
 
 
