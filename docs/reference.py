@@ -21,7 +21,7 @@ ORDER = {
     "uds": "", "katapult-can": "", "katapult-uart": "", "stm32-uart": "", "stk500v1": "", "stk500v2": "stk500v1",
     "avr109": "stk500v1", "smp": "", "smp-udp": "smp", "xmodem": "", "ymodem": "xmodem", "dfu": "",
 }  # fmt: skip
-"""The protocols as the page has them, each with the one before it whose keys it shares."""
+"""The first protocols of the page, in its order, each with the protocol before it whose keys it shares. Others follow."""
 WHOLE = {0xFF, 0xFFFF, 0x1FFF_FFFF, 0xFFFF_FFFF}
 """Bounds of numbers that are written in hexadecimal."""
 INTRODUCTION = """\
@@ -60,7 +60,7 @@ def _sections() -> Iterator[str]:
     yield from _table("## `[power.NAME]`", only(tables["power"]["patternProperties"]))
     yield from _table("## `[check.NAME]`", only(tables["check"]["patternProperties"]))
     yield from _table("## `[updates]`", schema_of(Policy))
-    for protocol, base in ORDER.items():
+    for protocol, base in (ORDER | {name: "" for name in plugins.names(plugins.FLASHERS) if name not in ORDER}).items():
         yield f"## Protocol `{protocol}`\n"
         yield f"[What it is for](bench-file.md#protocol-{protocol}) · [what it sends](protocols.md#{protocol})\n"
         flasher = plugins.load(plugins.FLASHERS, protocol)
