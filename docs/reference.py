@@ -18,8 +18,9 @@ from proxyflash.updates.manifests.policy import Policy
 
 PAGE = Path(__file__).parent / "bench-keys.md"
 ORDER = {
-    "uds": "", "katapult-can": "", "katapult-uart": "", "stm32-uart": "", "stk500v1": "", "stk500v2": "stk500v1",
-    "avr109": "stk500v1", "smp": "", "smp-udp": "smp", "xmodem": "", "ymodem": "xmodem", "dfu": "",
+    "uds": "", "katapult-can": "", "katapult-uart": "", "stm32-can": "", "stm32-fdcan": "stm32-can", "stm32-uart": "",
+    "stk500v1": "", "stk500v2": "stk500v1", "avr109": "stk500v1", "smp": "", "smp-udp": "smp", "xmodem": "", "ymodem": "xmodem",
+    "dfu": "",
 }  # fmt: skip
 """The first protocols of the page, in its order, each with the protocol before it whose keys it shares. Others follow."""
 WHOLE = {0xFF, 0xFFFF, 0x1FFF_FFFF, 0xFFFF_FFFF}

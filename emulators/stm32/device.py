@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from ..device import BadDevice, DeviceSpec, factory_content
-from ..keys import Range
+from ..keys import Range, Table
 from ..serial.device import UartDevice
 from ..serial.keys import BootPinKeys
 from ..serial.wire import UartWire
@@ -22,34 +22,23 @@ from .part import OptionBytes, Stm32Memory, parts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stm32Keys(BootPinKeys):
-    """The `emulated` table. Every method raises BadDevice."""
-
-    strap: ClassVar[str] = "boot0"
+class Stm32PartKeys(Table):
+    """The keys of an STM32 on any wire. Every method raises BadDevice."""
 
     part: str
     """Which part it is."""
     serial: str | None = None
     """The 96-bit unique id of the part: 24 hexadecimal digits in the order of memory. Default: made from the component's
     name."""
+    firmware: str | None = None
+    """Raw binary that the flash of a new part holds. A relative path starts at the bench file's folder. Default: the flash is
+    erased."""
     boot0: bool = False
     """Whether BOOT0 is held high."""
-    wiring: str = "none"
-    """What the adapter's outputs drive: "dtr-reset,rts-boot0", "rts-reset,dtr-boot0", or one of the two alone. An asserted
-    output pulls its pin low. With "!" before an output ("dtr-reset,!rts-boot0") a transistor turns that round. While no program
-    has the port open, both outputs are released."""
     rdp: Literal[0, 1] = 0
     """Readout protection level of a new part."""
     write_protected: tuple[Annotated[int, Range(0, 255)], ...] = ()
     """Numbers of the write-protected sectors of a new part."""
-    checksum: bool | None = None
-    """Whether the bootloader has the command Get Checksum. Default: as the part."""
-    checksum_unit: Literal[1, 4] = 4
-    """Bytes that the size in Get Checksum counts."""
-    checksum_announced: bool = True
-    """Whether the bootloader sends a separate ACK before the CRC of Get Checksum."""
-    byte_timeout: Annotated[float, Range(0)] = 0.0
-    """Seconds after which the bootloader gives up a command whose bytes don't come, with a NACK. 0: never."""
     mute: bool = False
     """Whether the part never answers."""
 
@@ -59,6 +48,29 @@ class Stm32Keys(BootPinKeys):
         if not re.fullmatch(r"[0-9A-Fa-f]{24}", text):
             raise BadDevice("serial", f"{text!r} is not 24 hexadecimal digits")
         return bytes.fromhex(text)
+
+    def options(self) -> OptionBytes:
+        return OptionBytes(self.rdp, frozenset(self.write_protected))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stm32Keys(Stm32PartKeys, BootPinKeys):
+    """The `emulated` table. Every method raises BadDevice."""
+
+    strap: ClassVar[str] = "boot0"
+
+    wiring: str = "none"
+    """What the adapter's outputs drive: "dtr-reset,rts-boot0", "rts-reset,dtr-boot0", or one of the two alone. An asserted
+    output pulls its pin low. With "!" before an output ("dtr-reset,!rts-boot0") a transistor turns that round. While no program
+    has the port open, both outputs are released."""
+    checksum: bool | None = None
+    """Whether the bootloader has the command Get Checksum. Default: as the part."""
+    checksum_unit: Literal[1, 4] = 4
+    """Bytes that the size in Get Checksum counts."""
+    checksum_announced: bool = True
+    """Whether the bootloader sends a separate ACK before the CRC of Get Checksum."""
+    byte_timeout: Annotated[float, Range(0)] = 0.0
+    """Seconds after which the bootloader gives up a command whose bytes don't come, with a NACK. 0: never."""
 
     def checksum_form(self, default: bool) -> ChecksumForm | None:
         form = ChecksumForm(self.checksum_unit, self.checksum_announced)
@@ -96,7 +108,7 @@ class Stm32UartDevice(UartDevice):
             part,
             self.supply,
             uid=settings.uid(spec.name),
-            options=OptionBytes(settings.rdp, frozenset(settings.write_protected)),
+            options=settings.options(),
             path=spec.flash_path,
             busy=self.board.work,
         )

@@ -1,8 +1,10 @@
-"""The bytes of the STM32 system memory bootloader's USART protocol, as ST's AN3155 (rev 20) has them.
+"""The bytes of the STM32 system memory bootloader's protocols, as ST has them: AN3155 (rev 20) on a USART, AN3154 on CAN, AN5405
+on CAN FD.
 
-A command is its code and the code's complement. Its arguments follow in groups, each with the XOR of its bytes; the
-loader answers the command and each group with ACK or NACK. What is here does no I/O: values in, bytes out, one bytes
-object for each write.
+On a USART a command is its code and the code's complement. Its arguments follow in groups, each with the XOR of its bytes; the
+loader answers the command and each group with ACK or NACK. On CAN the arbitration id is the command, its arguments are the
+frame's data, nothing has a checksum of its own, and answers come under the command's id. What is here does no I/O: values in,
+bytes out, one bytes object for each write or frame.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ class Command(IntEnum):
     GET = 0x00
     GET_VERSION = 0x01
     GET_ID = 0x02
+    SPEED = 0x03
+    """On CAN (AN3154, 3.5)."""
     READ_MEMORY = 0x11
     GO = 0x21
     WRITE_MEMORY = 0x31
@@ -123,3 +127,41 @@ def _crc() -> Callable[[bytes], int]:
 
     compute: Callable[[bytes], int] = crcmod.mkCrcFun(1 << 32 | CRC_POLYNOMIAL, initCrc=CRC_INITIAL, rev=False)
     return compute
+
+
+# On CAN.
+
+INITIALISE = 0x79
+"""AN3154, 2: the id of the frame by which hosts have the loader measure the bit rate. Later the loader answers NACK to it."""
+DATA = 0x04
+"""AN3154, 3.8: the id that is recommended for the data of Write Memory. The loader takes any."""
+OPENER_ID, OPENER = 0x111, b"\x5a"
+"""AN5405, 1: the only frame that starts a loader whose protocol is above 2.1."""
+FRAME, FD_FRAME = 8, 64
+"""Most bytes of a frame."""
+FD_PAGES = FD_FRAME // 2 - 1
+"""Pages of one Extended Erase on CAN FD. ST's sources (OpenBL) read one frame of numbers, and count from 1 where AN3155 counts
+from 0, so a further number that repeats the last has room in the frame."""
+SPEEDS: Mapping[int, int] = {125_000: 1, 250_000: 2, 500_000: 3, 1_000_000: 4}
+"""Bit rates in bit/s, and what Speed calls them (AN3154, 3.5)."""
+
+
+def place(address: int, size: int) -> bytes:
+    """Of Read Memory and Write Memory, 1 to 256 bytes: the address, and one less than the size (AN3154, 3.6 and 3.8)."""
+    return address.to_bytes(WORD, "big") + bytes([size - 1])
+
+
+def data_frames(data: bytes) -> list[bytes]:
+    """The data of Write Memory in frames (AN3154, 3.8)."""
+    return [data[at : at + FRAME] for at in range(0, len(data), FRAME)]
+
+
+def fd_data_frames(data: bytes) -> list[bytes]:
+    """The data of Write Memory in whole frames (AN5405; OpenBL reads 64 bytes of each)."""
+    return [data[at : at + FD_FRAME].ljust(FD_FRAME, b"\xff") for at in range(0, len(data), FD_FRAME)]
+
+
+def fd_pages(numbers: Sequence[int]) -> bytes:
+    """The numbers of Extended Erase on CAN FD, most significant byte first; the last one fills the frame."""
+    padded = [*numbers, *[numbers[-1]] * (FD_FRAME // 2 - len(numbers))]
+    return b"".join(number.to_bytes(2, "big") for number in padded)

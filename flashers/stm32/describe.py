@@ -138,12 +138,12 @@ class Stm32Describer(StreamDescriber):
                 wrong = not is_checked(data)
                 return Said(f"{name} 0x{data[:WORD].hex().upper()}{', checksum wrong' if wrong else ''}", wrong)
             case Command.GET_VERSION:
-                return Said(f"{name} {_version(data[0])}, option bytes {shown(data[1:])}")
+                return Said(f"{name} {version_words(data[0])}, option bytes {shown(data[1:])}")
             case Command.GET_ID:
                 return Said(f"{name} 0x{data[1:].hex().upper()}")
             case _:
                 commands = ", ".join(NAMES.get(byte, f"0x{byte:02X}") for byte in data[2:])
-                return Said(f"{name} {_version(data[1])}: {commands}")
+                return Said(f"{name} {version_words(data[1])}: {commands}")
 
 
 def _group_size(group: str, data: bytearray) -> int:
@@ -180,10 +180,15 @@ def _group_words(group: str, data: bytes) -> str:
     return _listed(list(data[1:-1]), "sector" if group == "sectors" else "page")
 
 
+def erased(numbers: list[int]) -> str:
+    """Erase units by their numbers."""
+    return _listed(numbers, "page")
+
+
 def _listed(numbers: list[int], noun: str) -> str:
     names = ", ".join(map(str, numbers[:MOST_PAGES]))
     return f"{counted(len(numbers), noun)} ({names}{', ...' if len(numbers) > MOST_PAGES else ''})"
 
 
-def _version(number: int) -> str:
+def version_words(number: int) -> str:
     return f"version {number >> 4}.{number & 0x0F}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
+from ..can.question import ArbitrationId, CanVersion, FrameBytes, QuestionAddress
 from ..flasher import Address
 from ..memory import MemoryMap
 from ..memory_runs import MemoryRun, check_apart, listed, regions
@@ -151,3 +152,27 @@ class Stm32Profile(Stm32PartProfile, SerialProfile):
     """Parity of the application. Default: the bus's `parity`."""
     app_baudrate: int | None = Field(default=None, gt=0, le=MOST_RATE)
     """Bit rate of the application, in bit/s. Default: the bus's `baudrate`."""
+
+
+class Stm32CanAddress(QuestionAddress):
+    """The bus is the address: one part on it may be in its bootloader. How its application is asked for its version."""
+
+
+class CanEnter(Settings):
+    """The frame by which the application starts its bootloader."""
+
+    id: ArbitrationId | None = None
+    """Arbitration id of the frame. Default: no frame is sent, and a person sets BOOT0 and resets the part."""
+    data: FrameBytes = b""
+    """Bytes of the frame, in hexadecimal."""
+
+
+class Stm32CanProfile(Stm32PartProfile):
+    """How an STM32 on CAN differs from the usual, and how it gets into its bootloader."""
+
+    enter: CanEnter = CanEnter()
+    """The frame by which the application starts its bootloader."""
+    start: float = Field(default=5.0, gt=0, le=600)
+    """Seconds until the bootloader answers once the application was asked to start it."""
+    version: CanVersion = CanVersion()
+    """How the application is asked for its version."""

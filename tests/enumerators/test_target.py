@@ -130,10 +130,10 @@ WRONG = [
     ),
     (
         "socketcan:can1?request=0x7E4",
-        "these fit: katapult-can, uds",
+        "these fit: katapult-can, stm32-can, stm32-fdcan, uds",
         "The form: 'PROTOCOL:socketcan:can1?request=0x7E4'",
     ),
-    ("socketcan:can1", "these fit: katapult-can, uds", "The form: PROTOCOL:socketcan:can1"),
+    ("socketcan:can1", "these fit: katapult-can, stm32-can, stm32-fdcan, uds", "The form: PROTOCOL:socketcan:can1"),
     ("stm32uart:/dev/ttyUSB0", "'stm32uart' is not a protocol", f"Write: {UART}"),
     ("katapult:/dev/ttyUSB0", "'katapult' is not a protocol", "Write: katapult-uart:/dev/ttyUSB0"),
     ("katapult:socketcan:can0?uuid=1", "'katapult' is not a protocol", "Write: 'katapult-can:socketcan:can0?uuid=1'"),

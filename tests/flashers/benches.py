@@ -31,6 +31,23 @@ profile = {version = {send = "01", match = "FW ([0-9.]+)"}}
 """
 
 
+def stm32_can(protocol: str, part: str, bus: str = "") -> str:
+    """`bus`: further lines of its table."""
+    return f"""
+[bus.b]
+kind = "can"
+emulated = true
+{bus}
+[[component]]
+name = "part"
+bus = "b"
+protocol = "{protocol}"
+address = {{version_request = 0x120, version_response = 0x121}}
+emulated = {{part = "{part}", firmware = "old.bin"}}
+profile = {{enter = {{id = 0x7F0, data = "b0 07"}}, version = {{send = "01", match = "FW ([0-9.]+)"}}}}
+"""
+
+
 def serial(protocol: str, part: str, profile: str = "", emulated: str = "") -> str:
     """`profile`, `emulated`: further keys of these tables."""
     return f"""

@@ -63,6 +63,37 @@ class TestKatapultUart(MemoryContract, HostileLine):
             device.double_reset()
 
 
+class TestStm32Can(MemoryContract):
+    """CAN's own CRC keeps garbled frames from the loader, which has no checksum of its own (ISO 11898-1): no `corrupt`. What is
+    left of a command that lost a frame may be another command: no `guards`."""
+
+    protocol = "stm32-can"
+    bus = {"kind": "can", "bitrate": 500_000}
+    component = {
+        "address": {"version_request": 0x120, "version_response": 0x121},
+        "profile": {
+            "answer": 0.1,
+            "enter": {"id": 0x7F0, "data": "b0 07"},
+            "version": {"send": "01", "match": "FW ([0-9.]+)"},
+        },
+    }
+    emulated = {"part": "stm32l476xg"}
+    sizes = Sizes(1000, 2500, 2100)
+    faults = ("drop", "duplicate", "delay")
+    guards = False
+    foreign_target = {"machine": "AVR"}
+
+
+class TestStm32CanOpenBl(TestStm32Can):
+    emulated = {"part": "stm32l476xg", "shape": "openbl"}
+
+
+class TestStm32Fdcan(TestStm32Can):
+    protocol = "stm32-fdcan"
+    bus = {"kind": "can", "bitrate": 500_000, "fd": True, "data_bitrate": 2_000_000}
+    emulated = {"part": "stm32g474xe"}
+
+
 class TestStm32Uart(MemoryContract, HostileLine):
     protocol = "stm32-uart"
     bus = LINE
@@ -222,6 +253,9 @@ KINDS: dict[str, type[Part]] = {
     "uds": TestUds,
     "katapult-can": TestKatapultCan,
     "katapult-uart": TestKatapultUart,
+    "stm32-can": TestStm32Can,
+    "stm32-can-openbl": TestStm32CanOpenBl,
+    "stm32-fdcan": TestStm32Fdcan,
     "stm32-uart": TestStm32Uart,
     "dfuse": TestDfuse,
     "dfu": TestDfu,

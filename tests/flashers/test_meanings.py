@@ -33,7 +33,7 @@ OTHERS = "all others"
 SPELT = {stm32.NACK: "NACK"}
 TABLES: dict[str, tuple[Mapping[int, Meaning], type[IntEnum] | None, Meaning]] = {
     "`katapult-can`, `katapult-uart`": (katapult.MEANINGS, katapult.Result, Meaning.LOST),
-    "`stm32-uart`": (stm32.MEANINGS, None, Meaning.LOST),
+    "`stm32-can`, `stm32-fdcan`, `stm32-uart`": (stm32.MEANINGS, None, Meaning.LOST),
     "`xmodem`, `ymodem`": (xymodem.MEANINGS, xymodem.Control, Meaning.LOST),
     "`stk500v1`": (stk500v1_codec.MEANINGS, stk500v1_codec.Answer, Meaning.LOST),
     "`stk500v2`": (stk500v2_codec.MEANINGS, stk500v2_codec.Status, Meaning.REFUSED),

@@ -12,7 +12,7 @@ from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase, RunContext
-from proxyflash.tests.flashers.benches import KATAPULT, UDS, VECTORS, serial
+from proxyflash.tests.flashers.benches import KATAPULT, UDS, VECTORS, serial, stm32_can
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError
 
@@ -50,6 +50,8 @@ BENCHES = {
     "uds": (UDS + NEIGHBOUR, 0x10000),
     "katapult-can": (KATAPULT + NEIGHBOUR, 0x08002000),
     "katapult-uart": (serial("katapult-uart", "toolhead-f072", "", ", baudrate = 115200"), 0x08002000),
+    "stm32-can": (stm32_can("stm32-can", "stm32l476xg") + NEIGHBOUR, 0x08000000),
+    "stm32-fdcan": (stm32_can("stm32-fdcan", "stm32g474xe", "fd = true") + NEIGHBOUR, 0x08000000),
     "stm32-uart": (
         serial(
             "stm32-uart",
@@ -88,7 +90,8 @@ def given_up(
     (folder / "new.bin").write_bytes(firmware(protocol, start, "1.5.0"))
     (folder / "bench.toml").write_text(bench)
     # A slot has no addresses.
-    address = start if protocol in ("uds", "katapult-can", "katapult-uart", "stm32-uart", "dfuse") else None
+    has_addresses = protocol in ("uds", "dfuse") or protocol.startswith(("katapult-", "stm32-"))
+    address = start if has_addresses else None
     silent: list[float] = []
     events: list[ev.Event] = []
     with Bench.open(folder / "bench.toml", state=folder / "state") as opened:

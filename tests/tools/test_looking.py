@@ -31,6 +31,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "`uds`, `read` in its profile": ("uds", {**READABLE, "emulated": {"part": "acme-r88"}}),
     "`katapult-can`": ("katapult-can", {}),
     "`katapult-uart`": ("katapult-uart", {}),
+    "`stm32-can`": ("stm32-can", {}),
+    "`stm32-fdcan`": ("stm32-fdcan", {}),
     "`stm32-uart`": ("stm32-uart", {}),
     "`stm32-uart`, `probe = true`": ("stm32-uart", {"bus": {"probe": True}}),
     "`stk500v1`": ("stk500v1", {}),
@@ -56,8 +58,8 @@ TEXTS: dict[str, dict[bytes, str]] = {
     "ymodem": MENU,
 }
 """What goes over a line and is not a message of the protocol, and a menu's texts, by what the profile calls them."""
-VERSION_FRAME = "120 [1] 01"
-"""The question for the version on CAN, which no document describes."""
+CAN_FRAMES = {"120 [1] 01": "version", "7F0 [2] B0 07": "enter"}
+"""Frames of the application's own, which no document describes."""
 LOOKS = (("info", "part"), ("flash", "part", "new.bin", "--dry-run"), ("flash", "part", "new.bin"))
 COMMANDS = {
     "scan": (("scan",),),
@@ -96,7 +98,7 @@ def sent(protocol: str, bench: Bench, records: Iterable[Record]) -> Iterator[str
             rest.append(record)
     for line in described(rest, describers(bench.file)):
         words = re.sub(r"^\d+\.[\d.]+ ", "", line.words)
-        words = "version" if words == VERSION_FRAME else words
+        words = CAN_FRAMES.get(words, words)
         # A request to a USB device that wants data is described with them.
         if (line.sent or (protocol == "dfu" and line.sent is not None)) and not words.startswith(
             ("flow control", "first frame")

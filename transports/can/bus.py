@@ -82,13 +82,16 @@ class CanChannel:
         self._interruption: TransportError | None = None
         self._failure: TransportError | None = None
 
-    def send(self, data: bytes, deadline: Deadline | float, *, bit_rate_switch: bool = True) -> None:
-        """Sends one frame under `transmit`. Raises CanTimeout, CanGone, BusOff, NotAcknowledged."""
+    def send(
+        self, data: bytes, deadline: Deadline | float, *, under: CanId | None = None, bit_rate_switch: bool = True
+    ) -> None:
+        """Sends one frame under `under`, or else `transmit`. Raises CanTimeout, CanGone, BusOff, NotAcknowledged."""
         deadline = Deadline.of(deadline)
+        identifier = under or self.transmit
         self._bus.send(
             can.Message(
-                arbitration_id=self.transmit.value,
-                is_extended_id=self.transmit.extended,
+                arbitration_id=identifier.value,
+                is_extended_id=identifier.extended,
                 data=data,
                 is_fd=self.fd,
                 bitrate_switch=self.fd and bit_rate_switch,

@@ -1,0 +1,175 @@
+"""`stm32-can` and `stm32-fdcan`: the STM32 system memory bootloader on CAN, by ST's AN3154, and on CAN FD, by AN5405.
+
+What is sent is in can_commands.py and codec.py, the order of things in flasher.py. The arbitration ids are the commands, so one
+part of a bus may be in its bootloader at a time. The part gets there by its BOOT0 pin, or by a frame that its application takes
+for that.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from ...transports import clock
+from ...transports.can.bus import CanBus
+from ...transports.deadline import Deadline
+from ...transports.errors import NotAcknowledged, ProxyflashError, TransportError
+from ..can.question import ask_version, can_id
+from ..errors import PartError, Step, silence
+from ..flasher import Identity, ProbeResult, State
+from .can_commands import PROBE_SECONDS, CanCommands, FdcanCommands
+from .codec import SILENCES
+from .eraser import Eraser
+from .flasher import Stm32Memory
+from .parts import FLASH_START
+from .profile import Stm32CanAddress, Stm32CanProfile
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from ..describing import Describer
+
+ALONE_SECONDS = 1.0
+"""How long a part may be off the bus while it restarts."""
+
+
+class Stm32CanFlasher(Stm32Memory):
+    """The one part of a bus that is in its bootloader."""
+
+    protocol = "stm32-can"
+    bus_kind = "can"
+    probes_application = True
+    Address = Stm32CanAddress
+    Profile = Stm32CanProfile
+
+    _commands: ClassVar[type[CanCommands]] = CanCommands
+    _profile: Stm32CanProfile
+    _loader: CanCommands
+
+    def __init__(self, bus: CanBus, address: Stm32CanAddress, profile: Stm32CanProfile) -> None:
+        self._bus = bus
+        self._address = address
+        self._profile = profile
+        self._loader = self._commands(bus, answer=profile.answer)
+        self._changed = False
+        self._eraser = Eraser(self._loader, profile, self._has_changed)
+        self._found: bool | None = None
+        """Whether the part sat in its bootloader before it was brought there; None: not known yet."""
+        self._has_answered = False
+
+    @classmethod
+    def attach(cls, bus: CanBus, address: Stm32CanAddress, profile: Stm32CanProfile) -> Self:
+        return cls(bus, address, profile)
+
+    @classmethod
+    def describer(cls, name: str, address: object, profile: object) -> Describer:
+        from .describe_can import Stm32CanDescriber
+
+        return Stm32CanDescriber(name)
+
+    @classmethod
+    def can_tell(cls, address: Stm32CanAddress) -> bool:
+        return address.question is not None
+
+    @classmethod
+    def probe(
+        cls,
+        bus: CanBus,
+        address: Stm32CanAddress,
+        profile: Stm32CanProfile,
+        *,
+        active: bool,
+        deadline: Deadline | float,
+    ) -> ProbeResult | None:
+        """The loader is asked with `active` only: any frame starts a loader, and its ids may be others' on the bus."""
+        deadline = Deadline.of(deadline)
+        version = ask_version(bus, address, profile.version, deadline.sooner(profile.answer))
+        if version is not None:
+            return ProbeResult(State.RUNNING, Identity(version=version))
+        if not active:
+            return None
+        flasher = cls(bus, address, profile)
+        try:
+            return ProbeResult(State.BOOTLOADER, flasher._identify()) if flasher._loader.sync() else None
+        except (TransportError, PartError):
+            return None
+        finally:
+            flasher.close()
+
+    def connect(self) -> Identity:
+        self._enter()
+        try:
+            identity = self._identify()
+            self._accept(identity)
+        except ProxyflashError:
+            if self._found is False and not self._changed:
+                with suppress(TransportError, PartError):
+                    self.start_application()
+            raise
+        return identity
+
+    def leave(self) -> None:
+        """A part that was found in its bootloader stays there; another one runs its application again."""
+        if not self._found:
+            self.start_application()
+
+    def abandon(self) -> None:
+        """The part may be on its way into its bootloader, or wait for the rest of a command."""
+        if self._found is False and self._syncs(Deadline.after(self._profile.start)):
+            self.start_application()
+
+    def close(self) -> None:
+        self._loader.close()
+
+    def start_application(self) -> None:
+        self._loader.go(FLASH_START)
+
+    def _wire_seconds(self, size: int) -> float:
+        return self._loader.wire_seconds(size)
+
+    def _enter(self) -> None:
+        """Raises NoResponse, NotAcknowledged, TransportError."""
+        is_there = self._loader.sync()
+        # The part may be restarting. A frame for an application that is not there would come to it once it is.
+        if self._loader.alone is not None:
+            is_there = self._syncs(Deadline.after(ALONE_SECONDS))
+            if self._loader.alone is not None:
+                raise self._loader.alone
+        enter = self._profile.enter
+        if not is_there and enter.id is not None:
+            self._found = bool(self._found)
+            channel = self._bus.channel(can_id(enter.id), (), fd=False)
+            try:
+                with suppress(NotAcknowledged):
+                    channel.send(enter.data, self._profile.answer)
+            finally:
+                channel.close()
+            is_there = self._syncs(Deadline.after(self._profile.start))
+        if not is_there:
+            raise silence(
+                SILENCES[Step.QUESTION if self._has_answered else Step.CONNECT],
+                f"no answer on {self._bus.name} from the bootloader",
+                "Is BOOT0 high, was the part reset since, and is the bus's bit rate that of its bootloader (on CAN 125 kbit/s "
+                "after a reset, on CAN FD as ST's AN2606 has it)? For an application that starts it by a frame, set enter.",
+            )
+        self._has_answered = True
+        if self._found is None:
+            self._found = True
+
+    def _syncs(self, deadline: Deadline) -> bool:
+        """Whether a part that may be restarting answers until the deadline."""
+        while not self._loader.sync():
+            if deadline.expired:
+                return False
+            if self._loader.alone is not None:
+                clock.sleep(PROBE_SECONDS)
+        return True
+
+
+class Stm32FdcanFlasher(Stm32CanFlasher):
+    """The same on a CAN FD bus."""
+
+    protocol = "stm32-fdcan"
+
+    _commands = FdcanCommands
