@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Self
+from weakref import WeakKeyDictionary
 
 from ...transports import clock
 from ...transports.can.bus import CanBus
 from ...transports.deadline import Deadline
 from ...transports.errors import NotAcknowledged, ProxyflashError, TransportError
 from ..can.question import ask_version, can_id
-from ..errors import PartError, Step, silence
+from ..errors import PartError, PartWrongMode, Step, WrongPart, silence
 from ..flasher import Identity, ProbeResult, State
 from .can_commands import PROBE_SECONDS, CanCommands, FdcanCommands
 from .codec import SILENCES
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from ..describing import Describer
 
+_connected: WeakKeyDictionary[CanBus, Stm32CanFlasher] = WeakKeyDictionary()
+"""Of each open bus the component that is being worked on."""
+VERSION_SECONDS = 0.15
+"""How long an application has to answer while a bootloader does."""
 ALONE_SECONDS = 1.0
 """How long a part may be off the bus while it restarts."""
 
@@ -98,10 +103,21 @@ class Stm32CanFlasher(Stm32Memory):
             flasher.close()
 
     def connect(self) -> Identity:
+        other = _connected.get(self._bus)
+        if other is not None and other is not self:
+            raise PartWrongMode(
+                f"another component of {self._bus.name} is in its bootloader, which has the same arbitration ids",
+                remedy="Work on one component of this bus after the other: without at_once in its table.",
+            )
+        _connected[self._bus] = self
         self._enter()
         try:
             identity = self._identify()
             self._accept(identity)
+            if self._address.serial_number not in ("", identity.serial):
+                raise WrongPart(
+                    f"the part's unique id is {identity.serial}, the address wants {self._address.serial_number}"
+                )
         except ProxyflashError:
             if self._found is False and not self._changed:
                 with suppress(TransportError, PartError):
@@ -120,6 +136,8 @@ class Stm32CanFlasher(Stm32Memory):
             self.start_application()
 
     def close(self) -> None:
+        if _connected.get(self._bus) is self:
+            del _connected[self._bus]
         self._loader.close()
 
     def start_application(self) -> None:
@@ -136,6 +154,8 @@ class Stm32CanFlasher(Stm32Memory):
             is_there = self._syncs(Deadline.after(ALONE_SECONDS))
             if self._loader.alone is not None:
                 raise self._loader.alone
+        if is_there and not self._has_answered:
+            self._refuse_another()
         enter = self._profile.enter
         if not is_there and enter.id is not None:
             self._found = bool(self._found)
@@ -156,6 +176,15 @@ class Stm32CanFlasher(Stm32Memory):
         self._has_answered = True
         if self._found is None:
             self._found = True
+
+    def _refuse_another(self) -> None:
+        """The bootloader is another part's, if this part's application answers meanwhile. Raises PartWrongMode."""
+        version = ask_version(self._bus, self._address, self._profile.version, Deadline.after(VERSION_SECONDS))
+        if version is not None:
+            raise PartWrongMode(
+                f"the application answers ({version}), and so does a bootloader on {self._bus.name}: it is another part's",
+                remedy="Finish that other part first, or start its application: one part of a bus may be in its bootloader.",
+            )
 
     def _syncs(self, deadline: Deadline) -> bool:
         """Whether a part that may be restarting answers until the deadline."""

@@ -12,7 +12,7 @@ from ..memory import MemoryMap
 from ..memory_runs import MemoryRun, check_apart, listed, regions
 from ..serial.boot_pins import Output, PinSettings
 from ..serial.profile import MOST_RATE, SerialProfile
-from ..settings import Before, Field, Settings
+from ..settings import Before, Field, Settings, in_words
 from ..vector_table import VectorTable
 from .codec import WORD
 from .parts import FLASH_START, Stm32Family
@@ -155,7 +155,18 @@ class Stm32Profile(Stm32PartProfile, SerialProfile):
 
 
 class Stm32CanAddress(QuestionAddress):
-    """The bus is the address: one part on it may be in its bootloader. How its application is asked for its version."""
+    """The bus is the address: one part on it may be in its bootloader. Which part that is to be, and how its application is asked
+    for its version."""
+
+    serial: Annotated[str, Field(pattern="^([0-9A-Fa-f]{24})?$"), in_words("24 hexadecimal digits")] = ""
+    """The part's unique id, as `info` shows it. A part with another id is refused before anything is erased. "": any part."""
+
+    def label(self) -> str:
+        return self.serial
+
+    @property
+    def serial_number(self) -> str:
+        return self.serial.lower()
 
 
 class CanEnter(Settings):

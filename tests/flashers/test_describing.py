@@ -15,6 +15,7 @@ from proxyflash.flashers.katapult.describe import KatapultCanDescriber, Katapult
 from proxyflash.flashers.smp import describe as smp
 from proxyflash.flashers.smp.describe import ConsoleDescriber, DatagramDescriber, RawDescriber
 from proxyflash.flashers.stm32.describe import Stm32Describer
+from proxyflash.flashers.stm32.describe_can import Stm32CanDescriber
 from proxyflash.flashers.uds.describe import ListeningDescriber, UdsDescriber, describe
 from proxyflash.flashers.xymodem.describe import XymodemDescriber
 from proxyflash.transports.can.bus import CanId
@@ -349,6 +350,71 @@ def test_katapult_on_can() -> None:
 def test_any_frames_of_katapult_are_told(frames: list[tuple[int, bytes]]) -> None:
     known = [(0x3F1, bytes.fromhex("200e0d81e4210c11")), (0x3F0, bytes.fromhex("110e0d81e4210c81")), *frames]
     for line in lines_of(KatapultCanDescriber(), [CanFrame(0.0, "line", True, i, 0, data) for i, data in known]):
+        assert line.words == plain(line.words)
+
+
+STM32_CAN = [
+    (OUT, 0x079, "ff ff ff ff ff ff ff ff", "initialise 0x79"),
+    (IN, 0x079, "1f", "NACK initialise"),
+    (OUT, 0x000, "", "Get"),
+    (IN, 0x000, "79", "ACK"),
+    (IN, 0x000, "02", None),
+    (IN, 0x000, "20", None),
+    (IN, 0x000, "00", None),
+    (IN, 0x000, "11", "Get version 2.0: Get, Read Memory"),
+    (IN, 0x000, "79", "ACK"),
+    (OUT, 0x002, "", "Get ID"),
+    (IN, 0x002, "79", "ACK"),
+    (IN, 0x002, "04 18", "Get ID 0x0418"),
+    (IN, 0x002, "79", "ACK"),
+    (OUT, 0x011, "08 00 00 00 08", "Read Memory 0x08000000, 9 bytes"),
+    (IN, 0x011, "79", "ACK"),
+    (IN, 0x011, "00 01 02 03 04 05 06 07", None),
+    (IN, 0x011, "08", "Read Memory data, 9 bytes"),
+    (IN, 0x011, "79", "ACK"),
+    (OUT, 0x043, "01", "Erase of 2 pages"),
+    (IN, 0x043, "79", "ACK"),
+    (OUT, 0x043, "05 07", "Erase 2 pages (5, 7)"),
+    (IN, 0x043, "79", "ACK"),
+    (OUT, 0x043, "ff", "Erase global"),
+    (OUT, 0x031, "08 00 00 00 0b", "Write Memory 0x08000000, 12 bytes"),
+    (IN, 0x031, "79", "ACK"),
+    (OUT, 0x004, "00 01 02 03 04 05 06 07", None),
+    (IN, 0x031, "79", None),
+    (OUT, 0x004, "08 09 0a 0b", "Write Memory 12 bytes"),
+    (IN, 0x031, "79", "ACK"),
+    (OUT, 0x003, "03", "Speed 500,000 bit/s"),
+    (OUT, 0x021, "08 00 00 00", "Go 0x08000000"),
+    (OUT, 0x111, "5a", "opener 0x111"),
+    (OUT, 0x044, "ff ff", "Extended Erase global mass erase"),
+    (OUT, 0x044, "00 02", "Extended Erase of 2 pages"),
+    (OUT, 0x044, "00 05 00 07 00 07", "Extended Erase 2 pages (5, 7)"),
+]
+"""AN2662 (ST), 3, and openbl_fdcan_cmd.c."""
+
+
+def test_stm32_on_can() -> None:
+    records = [CanFrame(0.0, "line", out, number, 0, bytes.fromhex(text)) for out, number, text, _ in STM32_CAN]
+    lines = lines_of(Stm32CanDescriber("motor"), records)
+    assert [line.words for line in lines] == [words for *_, words in STM32_CAN if words is not None]
+    assert [line.sent for line in lines] == [out for out, *_, words in STM32_CAN if words is not None]
+    # Of another host's traffic all frames come in.
+    heard = [CanFrame(0.0, "line", False, *record) for record in [(0x000, 0, b""), (0x000, 0, b"\x79")]]
+    assert [(line.sent, line.words) for line in lines_of(Stm32CanDescriber(), heard)] == [(True, "Get"), (False, "ACK")]
+    assert lines_of(Stm32CanDescriber(), [frame(0x123, "01")])[0].words == "123 [1] 01"
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(), st.sampled_from((0, 2, 4, 0x11, 0x31, 0x43, 0x44, 0x79, 0x111)), st.binary(max_size=8)
+        ),
+        max_size=12,
+    )
+)
+def test_any_frames_of_an_stm32_are_told(frames: list[tuple[bool, int, bytes]]) -> None:
+    for line in lines_of(Stm32CanDescriber(), [CanFrame(0.0, "line", out, i, 0, data) for out, i, data in frames]):
         assert line.words == plain(line.words)
 
 

@@ -27,6 +27,8 @@ AVR_LOADER = {"power_on": True, "boot_window": 0}
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "stm32-uart, jumper": ("stm32-uart", {"profile": {"entry": {}}, "emulated": {"wiring": "none", "boot0": True}}),
+    "stm32-can, jumper": ("stm32-can", {"emulated": {"boot0": True}}),
+    "stm32-fdcan, jumper": ("stm32-fdcan", {"emulated": {"boot0": True}}),
     "stk500v1, button": (
         "stk500v1",
         {"profile": {"entry": BY_HAND}, "emulated": {**AVR_LOADER, "wiring": "none"}},
@@ -67,7 +69,9 @@ def test_by_hand_in_its_bootloader(case: str, tmp_path: Path) -> None:
             assert settled(bench) is None
 
 
-@pytest.mark.parametrize("kind", ["katapult-can", "katapult-uart", "stm32-uart", "dfu", "dfuse"])
+@pytest.mark.parametrize(
+    "kind", ["katapult-can", "katapult-uart", "stm32-can", "stm32-fdcan", "stm32-uart", "dfu", "dfuse"]
+)
 def test_left_in_its_bootloader_by_another_command(kind: str, tmp_path: Path) -> None:
     """As `flash --no-boot` and `erase` do."""
     rig = Rig(KINDS[kind](), tmp_path)
@@ -85,7 +89,20 @@ def test_left_in_its_bootloader_by_another_command(kind: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "kind", ["uds", "katapult-can", "katapult-uart", "stm32-uart", "dfuse", "dfu", "smp-recovery", "avr109", "xmodem"]
+    "kind",
+    [
+        "uds",
+        "katapult-can",
+        "katapult-uart",
+        "stm32-can",
+        "stm32-fdcan",
+        "stm32-uart",
+        "dfuse",
+        "dfu",
+        "smp-recovery",
+        "avr109",
+        "xmodem",
+    ],
 )
 def test_ctrl_c_amid_a_look(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,15 @@ import can
 import pytest
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.enumerators.bench import Bench
-from proxyflash.flashers.errors import NoResponse, OperationFailed, PartProtected, PartRefused, Unsupported
+from proxyflash.flashers.errors import (
+    NoResponse,
+    OperationFailed,
+    PartProtected,
+    PartRefused,
+    PartWrongMode,
+    Unsupported,
+    WrongPart,
+)
 from proxyflash.flashers.stm32 import codec
 from proxyflash.flashers.stm32.can_commands import CanCommands, FdcanCommands
 from proxyflash.flashers.stm32.codec import MassErase
@@ -378,6 +386,55 @@ def test_other_parts_on_can_fd(opener: bool, part: str, tmp_path: Path) -> None:
     rig = rig_of("stm32-fdcan", tmp_path, part=part, opener=opener)
     with rig.powered() as bench:
         rig.ends_with_the_new_image(bench)
+
+
+OTHER = """
+[[component]]
+name = "other"
+bus = "b"
+protocol = "stm32-can"
+address = {version_request = 0x122, version_response = 0x123}
+profile = {enter = {id = 0x7F1, data = "b0 07"}, version = {send = "01", match = "FW ([0-9.]+)"}, answer = 0.1}
+emulated = {part = "stm32l476xg"}
+"""
+"""Without a firmware: in its bootloader."""
+
+
+def test_the_bootloader_of_another_part_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    rig = Rig(KINDS["stm32-can"](), tmp_path)
+    file = tmp_path / "bench.toml"
+    file.write_text(file.read_text() + OTHER)
+    with rig.powered() as bench:
+        other = bench.emulated_device("other").flash
+        before = other.read(0x08000000, 0x4000)
+        error = rig.error(bench)
+        assert isinstance(error, PartWrongMode)
+        assert "another part's" in error.cause
+        assert other.read(0x08000000, 0x4000) == before
+        assert settled(bench) == "1.4.2"
+
+
+@pytest.mark.parametrize(("serial", "fits"), [("313233" * 4, True), ("0" * 24, False)])
+def test_a_part_with_another_id_is_refused(serial: str, fits: bool, tmp_path: Path) -> None:
+    kind = KINDS["stm32-can"]
+    address = {**kind.component["address"], "serial": serial.upper()}
+    changed = {
+        "component": {**kind.component, "address": address},
+        "emulated": {**kind.emulated, "serial": "313233" * 4},
+    }
+    rig = Rig(type("Changed", (kind,), changed)(), tmp_path)
+    with rig.powered() as bench:
+        error = rig.error(bench)
+        assert error is None if fits else isinstance(error, WrongPart)
+        assert settled(bench) == ("1.5.0" if fits else "1.4.2")
+
+
+def test_two_components_of_a_bus_are_not_worked_on_at_once(tmp_path: Path) -> None:
+    rig = Rig(KINDS["stm32-can"](), tmp_path)
+    with rig.powered() as bench, bench.component("part").programmer() as first:
+        first.connect()
+        with bench.component("part").programmer() as second, pytest.raises(PartWrongMode, match="another component"):
+            second.connect()
 
 
 def frames_of(bench: Bench, action: Callable[[], object]) -> list[int]:
