@@ -128,6 +128,12 @@ class EmulatedCanBus(ClockedCanBus):
     def wake(self) -> None:
         self._queue.put(_WAKE)
 
+    def change_bit_rate(self, bitrate: int) -> None:
+        """The host opens its adapter again. Raises CanOperationError where the wire is another process's."""
+        if self._channel.startswith("unix:"):
+            raise can.CanOperationError("the bit rate of a wire of another process is set there")
+        self._node.change_bit_rate(bitrate)
+
     @property
     def state(self) -> can.BusState:
         return can.BusState.ERROR if self._node.bus_off else can.BusState.ACTIVE

@@ -63,6 +63,8 @@ class CanNode:
         self.is_on = True
         self.gone = False
         self.bus_off = False
+        self.bitrate = wire.bitrate
+        """That of its controller: nodes with another one neither hear nor acknowledge it. In bit/s."""
         self.late = 0.0
         """How long after its end on the bus the last frame was brought to this node. In seconds."""
         self.queue: deque[tuple[float, can.Message]] = deque()
@@ -73,6 +75,19 @@ class CanNode:
     def hears(self) -> bool:
         """Whether it takes part in the bus: receives and acknowledges."""
         return self.is_on and not self.gone and not self.bus_off
+
+    def hears_at(self, bitrate: int) -> bool:
+        """Whether it takes part in the bus at that bit rate."""
+        return self.hears and self.bitrate == bitrate
+
+    def change_bit_rate(self, bitrate: int) -> None:
+        """Frames that are not sent yet are lost."""
+        with self._wire.changed:
+            if bitrate == self.bitrate:
+                return
+            self.queue.clear()
+            self.bitrate = bitrate
+            self._wire.changed.notify_all()
 
     def send(self, message: can.Message, timeout: float | None = None, *, at: float | None = None) -> bool:
         """Puts a frame into the transmit queue; False when it stays full for `timeout` seconds (None: no limit).
@@ -95,9 +110,13 @@ class CanNode:
 
     def leave(self) -> None:
         """Detaches once what it has taken is sent: a driver does that also when the program that gave it has ended."""
+        self.flush()
+        self.detach()
+
+    def flush(self) -> None:
+        """Waits until what it has taken is sent, for a while."""
         with self._wire.changed:
             self._wire.changed.wait_for(lambda: not self.queue or not self.hears, LEAVE_SECONDS)
-        self.detach()
 
     def power(self, on: bool) -> None:
         """An unpowered node neither sends nor hears nor acknowledges."""
@@ -206,7 +225,9 @@ class CanWire:
                     self.changed.wait(max(0.0, self._held[0][0] - clock.monotonic()) if self._held else None)
                 if self._closing:
                     return
-                alone = not any(other.hears for other in self._nodes if other is not node)
+                alone = node is not None and not any(
+                    other.hears_at(node.bitrate) for other in self._nodes if other is not node
+                )
                 ready, message = node.queue[0] if node is not None else (0.0, None)
             self._release_held()
             if node is None or message is None:
@@ -224,7 +245,7 @@ class CanWire:
         return min(waiting, key=lambda node: priority(node.queue[0][1]))
 
     def _transmit(self, node: CanNode, ready: float, message: can.Message) -> None:
-        seconds = frame_seconds(message, self.bitrate, self.data_bitrate or self.bitrate)
+        seconds = frame_seconds(message, node.bitrate, self.data_bitrate or node.bitrate)
         self._wait(ready, seconds)
         with self.changed:
             if not node.queue or node.queue[0][1] is not message:
@@ -233,7 +254,7 @@ class CanWire:
             self.frames += 1
             self.busy_seconds += seconds
             self.changed.notify_all()
-            listeners = [other for other in self._nodes if other is not node and other.hears]
+            listeners = [other for other in self._nodes if other is not node and other.hears_at(node.bitrate)]
             hosts = [other for other in self._nodes if id(other) in self._hosts]
         message.timestamp = clock.time()
         node.sent()
@@ -296,7 +317,7 @@ class CanWire:
         while self._held_is_due():
             _, sender, message = self._held.popleft()
             with self.changed:
-                listeners = [node for node in self._nodes if node is not sender and node.hears]
+                listeners = [node for node in self._nodes if node is not sender and node.hears_at(sender.bitrate)]
             for node in listeners:
                 node.receive(message)
 

@@ -147,6 +147,9 @@ class ReplayCanBus(ClockedCanBus):
         self._can_protocol = can.CanProtocol.CAN_FD if fd else can.CanProtocol.CAN_20
         super().__init__(channel=channel, can_filters=can_filters)
 
+    def change_bit_rate(self, bitrate: int) -> None:
+        """The recording has what came at each bit rate."""
+
     def send(self, msg: can.Message, timeout: float | None = None) -> None:
         """Raises ReplayMismatch."""
         if self._is_shutdown:

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NoReturn, Self
+from typing import Annotated, ClassVar, Literal, NoReturn, Self
 
+from ...transports import clock
 from .. import application
 from ..board import ResetPulled
 from ..can.board import CanBoard, CanDevice, Question
 from ..can.wire import CanWire
 from ..device import DeviceSpec, factory_content
+from ..keys import Range
 from ..supply import Supply
 from .can_loader import CanLoader, FdcanLoader
 from .device import Stm32PartKeys
 from .part import Stm32Memory, parts
 
 RESET_SECONDS = 0.02
+SPEED_SECONDS = 0.303
+"""OpenBL, OPENBL_CAN_Speed."""
 IDS = (*range(0x100), 0x111)
 """What the loader's filters let pass."""
 
@@ -29,6 +33,8 @@ class Stm32CanBoard(CanBoard):
 
     memory: Stm32Memory
     loader: Callable[[], int]
+    first_bitrate = 0
+    """At which the loader begins; 0: at the wire's."""
 
     def __init__(
         self,
@@ -57,9 +63,13 @@ class Stm32CanBoard(CanBoard):
         wanted, self.wanted = self.wanted, False
         if self._mute:
             return
+        self.node.change_bit_rate(self._wire.bitrate)
         start: int | None = self.memory.flash.base
         if wanted or self._boot0 or application.find(self.memory.flash, self.memory.flash.base) is None:
+            self.node.change_bit_rate(self.first_bitrate or self._wire.bitrate)
             start = self.loader()
+            self.node.flush()
+            self.node.change_bit_rate(self._wire.bitrate)
         flash = self.memory.flash
         self.running = application.find(flash, start) if start is not None and flash.base <= start < flash.end else None
         self.is_hung = self.running is None
@@ -92,6 +102,12 @@ class Stm32CanBoard(CanBoard):
     def send(self, identifier: int, data: bytes) -> None:
         self._send(identifier, data, fd=self._fd)
 
+    def change_bit_rate(self, bitrate: int) -> None:
+        self.node.flush()
+        self.node.change_bit_rate(bitrate)
+        self._clock = max(self._clock, clock.monotonic())
+        self._busy(SPEED_SECONDS)
+
     def reset_itself(self) -> NoReturn:
         """A system reset, by which new option bytes count."""
         self._busy(RESET_SECONDS)
@@ -105,6 +121,8 @@ class Stm32CanBoard(CanBoard):
 class Stm32CanKeys(Stm32PartKeys):
     """The `emulated` table."""
 
+    first_bitrate: Annotated[int, Range(0)] = 0
+    """Bit rate at which the bootloader begins, in bit/s. 0: the bus's bit rate."""
     shape: Literal["rom", "openbl"] = "rom"
     """How many ACKs the bootloader sends where AN3154 leaves it open: as ROMs do, or as ST's sources do ("openbl")."""
 
@@ -172,6 +190,7 @@ class Stm32CanDevice(CanDevice):
 
     def _make_loader(self, settings: Stm32PartKeys) -> CanLoader:
         assert isinstance(settings, Stm32CanKeys)
+        self.node.first_bitrate = settings.first_bitrate
         return CanLoader(self.node, self.memory, shape=settings.shape)
 
     def reset(self) -> None:

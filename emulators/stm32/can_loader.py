@@ -22,6 +22,7 @@ SPECIAL_ERASES = {0xFFFF: None, 0xFFFE: 1, 0xFFFD: 2}
 LEFT_BY_PROTECTION = (0x00, 0x01, 0x02, 0x03, 0x92)
 """What readout protection leaves (AN2662, table 4)."""
 VERSION = 0x20
+SPEEDS = {1: 125_000, 2: 250_000, 3: 500_000, 4: 1_000_000}
 
 
 class Controller(Protocol):
@@ -30,6 +31,9 @@ class Controller(Protocol):
     def receive(self) -> tuple[int, bytes]: ...
 
     def send(self, identifier: int, data: bytes) -> None: ...
+
+    def change_bit_rate(self, bitrate: int) -> None:
+        """Takes its time."""
 
     def reset_itself(self) -> None: ...
 
@@ -56,6 +60,7 @@ class CanLoader:
             0x00: self._get,
             0x01: self._get_version,
             0x02: self._get_id,
+            **({0x03: self._speed} if self.frame == 8 else {}),
             0x11: self._read_memory,
             0x21: self._go,
             0x31: self._write_memory,
@@ -139,6 +144,13 @@ class CanLoader:
     def _get_id(self) -> None:
         for data in (ACK, self._memory.part.product_id.to_bytes(2, "big"), ACK):
             self._send(data)
+
+    def _speed(self) -> None:
+        """The second ACK comes at the new bit rate."""
+        code = self._buffer[0]
+        self._accept(code in SPEEDS)
+        self._controller.change_bit_rate(SPEEDS[code])
+        self._send(ACK)
 
     def _read_memory(self) -> None:
         address, size = self._address, self._buffer[4] + 1

@@ -16,14 +16,15 @@ from ...transports.can.bus import CanBus
 from ...transports.deadline import Deadline
 from ...transports.errors import NotAcknowledged, ProxyflashError, TransportError
 from ..can.question import ask_version, can_id
-from ..errors import PartError, PartWrongMode, Step, WrongPart, silence
+from ..errors import PartError, PartWrongMode, ProfileWrong, Step, WrongPart, silence
 from ..flasher import Identity, ProbeResult, State
+from ..settings import Settings
 from .can_commands import PROBE_SECONDS, CanCommands, FdcanCommands
-from .codec import SILENCES
+from .codec import SILENCES, SPEEDS
 from .eraser import Eraser
 from .flasher import Stm32Memory
 from .parts import FLASH_START
-from .profile import Stm32CanAddress, Stm32CanProfile
+from .profile import Stm32CanAddress, Stm32CanProfile, Stm32FdcanProfile
 
 if TYPE_CHECKING:
     pass
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from ..describing import Describer
 
-_connected: WeakKeyDictionary[CanBus, Stm32CanFlasher] = WeakKeyDictionary()
+_connected: WeakKeyDictionary[CanBus, _Stm32OnCan] = WeakKeyDictionary()
 """Of each open bus the component that is being worked on."""
 VERSION_SECONDS = 0.15
 """How long an application has to answer while a bootloader does."""
@@ -39,20 +40,18 @@ ALONE_SECONDS = 1.0
 """How long a part may be off the bus while it restarts."""
 
 
-class Stm32CanFlasher(Stm32Memory):
+class _Stm32OnCan(Stm32Memory):
     """The one part of a bus that is in its bootloader."""
 
-    protocol = "stm32-can"
     bus_kind = "can"
     probes_application = True
     Address = Stm32CanAddress
-    Profile = Stm32CanProfile
 
-    _commands: ClassVar[type[CanCommands]] = CanCommands
-    _profile: Stm32CanProfile
+    _commands: ClassVar[type[CanCommands]]
+    _profile: Stm32FdcanProfile
     _loader: CanCommands
 
-    def __init__(self, bus: CanBus, address: Stm32CanAddress, profile: Stm32CanProfile) -> None:
+    def __init__(self, bus: CanBus, address: Stm32CanAddress, profile: Stm32FdcanProfile) -> None:
         self._bus = bus
         self._address = address
         self._profile = profile
@@ -64,7 +63,7 @@ class Stm32CanFlasher(Stm32Memory):
         self._has_answered = False
 
     @classmethod
-    def attach(cls, bus: CanBus, address: Stm32CanAddress, profile: Stm32CanProfile) -> Self:
+    def attach(cls, bus: CanBus, address: Stm32CanAddress, profile: Stm32FdcanProfile) -> Self:
         return cls(bus, address, profile)
 
     @classmethod
@@ -82,7 +81,7 @@ class Stm32CanFlasher(Stm32Memory):
         cls,
         bus: CanBus,
         address: Stm32CanAddress,
-        profile: Stm32CanProfile,
+        profile: Stm32FdcanProfile,
         *,
         active: bool,
         deadline: Deadline | float,
@@ -148,14 +147,17 @@ class Stm32CanFlasher(Stm32Memory):
 
     def _enter(self) -> None:
         """Raises NoResponse, NotAcknowledged, TransportError."""
-        is_there = self._loader.sync()
+        is_there = self._loader.sync() or (not self._version() and self._changes_rate())
         # The part may be restarting. A frame for an application that is not there would come to it once it is.
         if self._loader.alone is not None:
             is_there = self._syncs(Deadline.after(ALONE_SECONDS))
             if self._loader.alone is not None:
                 raise self._loader.alone
-        if is_there and not self._has_answered:
-            self._refuse_another()
+        if is_there and not self._has_answered and (version := self._version()):
+            raise PartWrongMode(
+                f"the application answers ({version}), and so does a bootloader on {self._bus.name}: it is another part's",
+                remedy="Finish that other part first, or start its application: one part of a bus may be in its bootloader.",
+            )
         enter = self._profile.enter
         if not is_there and enter.id is not None:
             self._found = bool(self._found)
@@ -177,18 +179,20 @@ class Stm32CanFlasher(Stm32Memory):
         if self._found is None:
             self._found = True
 
-    def _refuse_another(self) -> None:
-        """The bootloader is another part's, if this part's application answers meanwhile. Raises PartWrongMode."""
-        version = ask_version(self._bus, self._address, self._profile.version, Deadline.after(VERSION_SECONDS))
-        if version is not None:
-            raise PartWrongMode(
-                f"the application answers ({version}), and so does a bootloader on {self._bus.name}: it is another part's",
-                remedy="Finish that other part first, or start its application: one part of a bus may be in its bootloader.",
-            )
+    def _version(self) -> str | None:
+        """What the application answers while a bootloader may answer, too; None: nothing."""
+        try:
+            return ask_version(self._bus, self._address, self._profile.version, Deadline.after(VERSION_SECONDS))
+        except NotAcknowledged:
+            return None
+
+    def _changes_rate(self) -> bool:
+        """Whether a loader answers at the bit rate that it begins with, and then at the bus's. Raises ProfileWrong."""
+        return False
 
     def _syncs(self, deadline: Deadline) -> bool:
         """Whether a part that may be restarting answers until the deadline."""
-        while not self._loader.sync():
+        while not (self._loader.sync() or self._changes_rate()):
             if deadline.expired:
                 return False
             if self._loader.alone is not None:
@@ -196,9 +200,40 @@ class Stm32CanFlasher(Stm32Memory):
         return True
 
 
-class Stm32FdcanFlasher(Stm32CanFlasher):
-    """The same on a CAN FD bus."""
+class Stm32CanFlasher(_Stm32OnCan):
+    """On classic CAN."""
+
+    protocol = "stm32-can"
+    Profile: ClassVar[type[Settings]] = Stm32CanProfile
+
+    _commands = CanCommands
+    _profile: Stm32CanProfile
+
+    def _changes_rate(self) -> bool:
+        first, rates = self._profile.first_bitrate, self._bus.bit_rates
+        if first is None or (rates is not None and rates[0] == first):
+            return False
+        if rates is None or rates[0] not in SPEEDS:
+            raise ProfileWrong(
+                f"first_bitrate wants a bit rate of {self._bus.name} that the bootloader can change to",
+                remedy="Set the bus's bitrate to " + ", ".join(f"{rate:,}".replace(",", "_") for rate in SPEEDS) + ".",
+            )
+        self._bus.change_bit_rate(first)
+        try:
+            if not self._loader.sync():
+                return False
+            self._loader.speed(rates[0])
+        except (PartError, NotAcknowledged):
+            return False
+        finally:
+            self._bus.change_bit_rate(rates[0])
+        return self._loader.await_speed()
+
+
+class Stm32FdcanFlasher(_Stm32OnCan):
+    """On CAN FD, whose bit rates the bootloader doesn't change."""
 
     protocol = "stm32-fdcan"
+    Profile: ClassVar[type[Settings]] = Stm32FdcanProfile
 
     _commands = FdcanCommands

@@ -33,6 +33,8 @@ PROBE_SECONDS = 0.1
 QUIET_SECONDS = 0.02
 """How long nothing comes when nothing more will: a loader sends its answer's frames one after the other."""
 STREAM_SECONDS = 1.0
+SPEED_SECONDS = 0.6
+"""How long a loader takes at most to change its bit rate: OpenBL waits for 303 ms."""
 SEND_SECONDS = 1.0
 """How long the bus may take for a frame."""
 FRAME_SECONDS = 0.0011
@@ -205,6 +207,22 @@ class CanCommands(Stm32Loader):
             self._channel.drain()
             self._send(DATA, frame)
             self._ack(Command.WRITE_MEMORY)
+
+    def speed(self, bitrate: int) -> None:
+        """Has the loader change to another bit rate, in bit/s, of codec.SPEEDS. Its second answer comes at that one."""
+        self._command(Command.SPEED, bytes([codec.SPEEDS[bitrate]]))
+
+    def await_speed(self) -> bool:
+        """Whether the loader answers at the new bit rate, about 0.3 s after `speed` (OpenBL).
+
+        AN2662 has the second ACK under the id of Get ID, others under that of Speed.
+        """
+        until = Deadline.after(SPEED_SECONDS)
+        with suppress(NotAcknowledged):
+            while (answer := self._any(until.remaining)) is not None:
+                if answer[0] in (Command.SPEED, Command.GET_ID):
+                    break
+        return self.sync()
 
     def go(self, address: int) -> None:
         """A lost answer leaves open whether the application runs. A loader that is still there gets the command again.

@@ -178,8 +178,8 @@ class CanEnter(Settings):
     """Bytes of the frame, in hexadecimal."""
 
 
-class Stm32CanProfile(Stm32PartProfile):
-    """How an STM32 on CAN differs from the usual, and how it gets into its bootloader."""
+class Stm32FdcanProfile(Stm32PartProfile):
+    """How an STM32 on CAN FD differs from the usual, and how it gets into its bootloader."""
 
     enter: CanEnter = CanEnter()
     """The frame by which the application starts its bootloader."""
@@ -187,3 +187,12 @@ class Stm32CanProfile(Stm32PartProfile):
     """Seconds until the bootloader answers once the application was asked to start it."""
     version: CanVersion = CanVersion()
     """How the application is asked for its version."""
+
+
+class Stm32CanProfile(Stm32FdcanProfile):
+    """How an STM32 on CAN differs from the usual, and how it gets into its bootloader."""
+
+    first_bitrate: Literal[125_000, 250_000, 500_000, 1_000_000] | None = None
+    """Bit rate at which the bootloader begins, in bit/s, where it is not the bus's `bitrate`: `125_000` for ST's ROMs. The
+    adapter is opened with it, and the bootloader has to change to the bus's. Other nodes on the bus are disturbed meanwhile.
+    Default: the bus's `bitrate`."""

@@ -88,6 +88,13 @@ class TestStm32CanOpenBl(TestStm32Can):
     emulated = {"part": "stm32l476xg", "shape": "openbl"}
 
 
+class TestStm32CanSpeed(TestStm32Can):
+    """The bootloader begins at another bit rate than the bus has."""
+
+    component = {**TestStm32Can.component, "profile": {**TestStm32Can.component["profile"], "first_bitrate": 125_000}}
+    emulated = {"part": "stm32l476xg", "first_bitrate": 125_000}
+
+
 class TestStm32Fdcan(TestStm32Can):
     protocol = "stm32-fdcan"
     bus = {"kind": "can", "bitrate": 500_000, "fd": True, "data_bitrate": 2_000_000}
@@ -255,6 +262,7 @@ KINDS: dict[str, type[Part]] = {
     "katapult-uart": TestKatapultUart,
     "stm32-can": TestStm32Can,
     "stm32-can-openbl": TestStm32CanOpenBl,
+    "stm32-can-speed": TestStm32CanSpeed,
     "stm32-fdcan": TestStm32Fdcan,
     "stm32-uart": TestStm32Uart,
     "dfuse": TestDfuse,

@@ -21,6 +21,7 @@ from proxyflash.flashers.errors import (
     PartProtected,
     PartRefused,
     PartWrongMode,
+    ProfileWrong,
     Unsupported,
     WrongPart,
 )
@@ -435,6 +436,58 @@ def test_two_components_of_a_bus_are_not_worked_on_at_once(tmp_path: Path) -> No
         first.connect()
         with bench.component("part").programmer() as second, pytest.raises(PartWrongMode, match="another component"):
             second.connect()
+
+
+# The bit rate.
+
+
+def test_the_second_answer_to_speed_under_either_id() -> None:
+    """AN2662 prints 0x02; OpenBL answers under 0x03."""
+    for identifier in (0x03, 0x02):
+        script: Script = (((0x03, "04"), [(0x03, ACK), (identifier, ACK)]), (FILLER, [(0x79, NACK)]))
+        with talking(*script) as (host, _):
+            host.speed(1_000_000)
+            assert host.await_speed()
+
+
+def test_a_bootloader_that_begins_at_another_bit_rate(tmp_path: Path) -> None:
+    """It changes to the bus's bit rate, at which all else goes on; an application that answers keeps the bus from it."""
+    rig = Rig(KINDS["stm32-can-speed"](), tmp_path)
+    with rig.powered() as bench:
+        node = bench.emulated_device("part").node  # type: ignore[attr-defined]
+        rates: list[tuple[int, int]] = []
+        ears = [
+            bench.emulated_wire("b").attach("ear", lambda m, at=at: rates.append((at, m.arbitration_id)))
+            for at in (1, 2)
+        ]
+        ears[0].change_bit_rate(125_000)
+        rig.flash(bench)
+        assert settled(bench) == "1.5.0"
+        assert node.node.bitrate == 500_000
+        slow = [number for at, number in rates if at == 1]
+        assert set(slow) <= {0x79, 0x03}
+        assert 0x31 in [number for at, number in rates if at == 2]
+        rates.clear()
+        rig.plan(bench)
+        assert settled(bench) == "1.5.0"
+
+
+def test_without_first_bitrate_it_is_not_found(tmp_path: Path) -> None:
+    rig = rig_of("stm32-can", tmp_path, first_bitrate=125_000)
+    with rig.powered() as bench:
+        error = rig.error(bench)
+        assert error is not None
+        assert error.code in ("E-CAN-NOT-ACKNOWLEDGED", "E-PART-MUTE")
+
+
+def test_a_bit_rate_that_speed_has_no_code_for(tmp_path: Path) -> None:
+    kind = KINDS["stm32-can-speed"]
+    rig = Rig(type("Changed", (kind,), {"bus": {"kind": "can", "bitrate": 800_000}})(), tmp_path)
+    with rig.powered() as bench:
+        error = rig.error(bench)
+        assert isinstance(error, ProfileWrong)
+        assert "125_000" in str(error.remedy)
+        assert settled(bench) in ("1.4.2", None)
 
 
 def frames_of(bench: Bench, action: Callable[[], object]) -> list[int]:

@@ -221,10 +221,10 @@ class CanBus(Transport):
         self._refused_since = 0.0
         self._refused_last = 0.0
         self._closing = False
+        self._pausing = False
+        self._settings: Mapping[str, Any] = {}
         self._ended = clock.Event()
-        self._waiting = _waiting_of(bus, interface)
-        self._reader = clock.Thread(target=self._read, name=f"can {name}")
-        self._reader.start()
+        self._start_reading()
 
     @classmethod
     def open(cls, name: str, settings: Mapping[str, Any]) -> Self:
@@ -235,6 +235,7 @@ class CanBus(Transport):
         bus = open_bus(name, settings)
         channel = str(settings.get("channel", ""))
         opened = cls(name, bus, str(settings["interface"]), channel, bool(settings.get("fd", False)))
+        opened._settings = settings
         opened._echoes = bool(settings.get("receive_own_messages", False))
         if bitrate := settings.get("bitrate"):
             fast = settings.get("data_bitrate") or bitrate
@@ -357,6 +358,48 @@ class CanBus(Transport):
     def no_load(cls, name: str, settings: Mapping[str, Any]) -> str:
         return "" if "bitrate" in settings else f"the bench file gives no bitrate for {name}"
 
+    def change_bit_rate(self, bitrate: int) -> None:
+        """Has the adapter use another bit rate, in bit/s. Its channels stay.
+
+        Frames that are not sent yet, and those that come meanwhile, are lost. An adapter of python-can is opened again, by its
+        settings. Raises CanSettings where its bit rate is another program's to set, and what `open` does; the bus has ended then.
+        """
+        if self.failure is not None:
+            raise copy_error(self.failure)
+        own = getattr(self._bus, "change_bit_rate", None)
+        try:
+            with self._sending:
+                if own is not None:
+                    own(bitrate)
+                elif self.interface in opening.SHARED_INTERFACES:
+                    raise can.CanOperationError("it is the system's")
+                else:
+                    self._open_again(bitrate)
+                self._acknowledged()
+        except can.CanOperationError as error:
+            raise CanSettings(
+                f"the bit rate of {self.name} ({self.interface}) can't be changed: {error}",
+                remedy="Set the bit rate that its parts begin with outside of proxyflash, and in the bench file.",
+            ) from error
+
+    def _open_again(self, bitrate: int) -> None:
+        self._pausing = True
+        self._waiting.wake()
+        self._reader.join(CLOSE_SECONDS)
+        close_bus(self._bus)
+        try:
+            self._bus = open_bus(self.name, {**self._settings, "bitrate": bitrate})
+        except TransportError as error:
+            self._end(error)
+            raise
+        self._pausing = False
+        self._start_reading()
+
+    def _start_reading(self) -> None:
+        self._waiting = _waiting_of(self._bus, self.interface)
+        self._reader = clock.Thread(target=self._read, name=f"can {self.name}")
+        self._reader.start()
+
     def load(self, seconds: float) -> float | None:
         """The share of time, 0.0 to 1.0, that frames take on this bus, measured over `seconds`; None: no bit rates known.
 
@@ -453,7 +496,7 @@ class CanBus(Transport):
     # The reader's thread.
 
     def _read(self) -> None:
-        while not self._closing:
+        while not (self._closing or self._pausing):
             try:
                 message = self._waiting.recv(READ_SECONDS if self._unacknowledged else None)
             except Exception as error:  # Each interface of python-can has errors of its own.
