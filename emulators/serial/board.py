@@ -168,7 +168,9 @@ class UartBoard(Board):
         """The host has moved a modem line."""
 
     def _heard(self) -> None:
+        """It has something to do, until it waits again."""
         with self.changed:
+            self._idle.clear()
             self.changed.notify_all()
 
     def _supply_switched(self, on: bool) -> None:

@@ -70,7 +70,7 @@ class UartEnd:
 
     `line`: its settings. `checks`: it drops bytes with parity or framing errors (a microcontroller's firmware); the
     host's end keeps them, as a Linux port does. `measuring`: the next frame is taken as it was sent, and sets the
-    line to its rate, 8 data bits, even parity (a bootloader that measures the rate). `room`: how many unread bytes
+    line to its rate, 8 data bits, `measured_parity` (a bootloader that measures the rate). `room`: how many unread bytes
     it keeps. `listener`: called after bytes were put on the wire to this end, on the writer's thread.
     """
 
@@ -79,6 +79,7 @@ class UartEnd:
         self.line = Line()
         self.checks = checks
         self.measuring = False
+        self.measured_parity = "E"
         self.room = RECEIVE_BUFFER
         self.listener: Callable[[], None] = _nobody
         self.arrived_at = 0.0
@@ -221,7 +222,7 @@ class UartEnd:
             if self.measuring:
                 count = 1
                 self.measuring = False
-                self.line = Line(run.line.baudrate, 8, "E", 1)
+                self.line = Line(run.line.baudrate, 8, self.measured_parity, 1)
                 data = run.data[:1]
             else:
                 data = self._sampled(run, count)

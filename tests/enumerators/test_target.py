@@ -125,7 +125,7 @@ FILLED = {
 WRONG = [
     (
         "/dev/ttyUSB0",
-        "protocol; these fit: avr109, katapult-uart, smp, stk500v1, stk500v2, stm32-uart, xmodem, ymodem",
+        "protocol; these fit: avr109, katapult-uart, mboot-uart, smp, stk500v1, stk500v2, stm32-uart, xmodem, ymodem",
         "The form: PROTOCOL:/dev/ttyUSB0",
     ),
     (

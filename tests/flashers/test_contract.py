@@ -63,6 +63,20 @@ class TestKatapultUart(MemoryContract, HostileLine):
             device.double_reset()
 
 
+class TestMbootUart(MemoryContract, HostileLine):
+    protocol = "mboot-uart"
+    bus = LINE
+    component = {
+        "version": VERSION,
+        "profile": {"answer": 0.1, "entry": {"reset": "dtr", "boot": "rts", "hold": 0.001, "settle": 0.005}},
+    }
+    emulated = {"part": "frdm-kl25z", "wiring": "dtr-reset,!rts-boot", "detect": 0.5}
+    sizes = Sizes(1000, 2500, 500)
+    paced = 10
+    foreign_target = {"machine": "AVR"}
+    greeting = b"\x5a\xa7\x00\x02\x01\x50\x00\x00\xaa\xea"
+
+
 class TestStm32Can(MemoryContract):
     """CAN's own CRC keeps garbled frames from the loader, which has no checksum of its own (ISO 11898-1): no `corrupt`. What is
     left of a command that lost a frame may be another command: no `guards`."""
@@ -260,6 +274,7 @@ KINDS: dict[str, type[Part]] = {
     "uds": TestUds,
     "katapult-can": TestKatapultCan,
     "katapult-uart": TestKatapultUart,
+    "mboot-uart": TestMbootUart,
     "stm32-can": TestStm32Can,
     "stm32-can-openbl": TestStm32CanOpenBl,
     "stm32-can-speed": TestStm32CanSpeed,

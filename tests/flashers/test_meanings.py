@@ -20,6 +20,7 @@ from proxyflash.flashers.errors import (
     Step,
 )
 from proxyflash.flashers.katapult import codec as katapult
+from proxyflash.flashers.mboot import codec as mboot
 from proxyflash.flashers.smp import codec as smp
 from proxyflash.flashers.smp.client import accepted
 from proxyflash.flashers.stm32 import codec as stm32
@@ -33,6 +34,7 @@ OTHERS = "all others"
 SPELT = {stm32.NACK: "NACK"}
 TABLES: dict[str, tuple[Mapping[int, Meaning], type[IntEnum] | None, Meaning]] = {
     "`katapult-can`, `katapult-uart`": (katapult.MEANINGS, katapult.Result, Meaning.LOST),
+    "`mboot-uart`": (mboot.MEANINGS, mboot.Status, Meaning.FAILED),
     "`stm32-can`, `stm32-fdcan`, `stm32-uart`": (stm32.MEANINGS, None, Meaning.LOST),
     "`xmodem`, `ymodem`": (xymodem.MEANINGS, xymodem.Control, Meaning.LOST),
     "`stk500v1`": (stk500v1_codec.MEANINGS, stk500v1_codec.Answer, Meaning.LOST),

@@ -50,6 +50,7 @@ BENCHES = {
     "uds": (UDS + NEIGHBOUR, 0x10000),
     "katapult-can": (KATAPULT + NEIGHBOUR, 0x08002000),
     "katapult-uart": (serial("katapult-uart", "toolhead-f072", "", ", baudrate = 115200"), 0x08002000),
+    "mboot-uart": (serial("mboot-uart", "frdm-kl25z", 'enter = "LOADER"', ', enter = "LOADER", detect = 0.5'), 0xA000),
     "stm32-can": (stm32_can("stm32-can", "stm32l476xg") + NEIGHBOUR, 0x08000000),
     "stm32-fdcan": (stm32_can("stm32-fdcan", "stm32g474xe", "fd = true") + NEIGHBOUR, 0x08000000),
     "stm32-uart": (
@@ -90,7 +91,7 @@ def given_up(
     (folder / "new.bin").write_bytes(firmware(protocol, start, "1.5.0"))
     (folder / "bench.toml").write_text(bench)
     # A slot has no addresses.
-    has_addresses = protocol in ("uds", "dfuse") or protocol.startswith(("katapult-", "stm32-"))
+    has_addresses = protocol in ("uds", "dfuse") or protocol.startswith(("katapult-", "mboot-", "stm32-"))
     address = start if has_addresses else None
     silent: list[float] = []
     events: list[ev.Event] = []

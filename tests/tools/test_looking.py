@@ -31,6 +31,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "`uds`, `read` in its profile": ("uds", {**READABLE, "emulated": {"part": "acme-r88"}}),
     "`katapult-can`": ("katapult-can", {}),
     "`katapult-uart`": ("katapult-uart", {}),
+    "`mboot-uart`": ("mboot-uart", {}),
     "`stm32-can`": ("stm32-can", {}),
     "`stm32-fdcan`": ("stm32-fdcan", {}),
     "`stm32-uart`": ("stm32-uart", {}),
@@ -50,6 +51,7 @@ QUESTION = {b"VER?\r": "version"}
 MENU = {**QUESTION, b"\r": "greet", b"LOADER": "enter", b"2": "run", b"3": "run"}
 TEXTS: dict[str, dict[bytes, str]] = {
     "katapult-uart": {**QUESTION, b"~ \x1c Request Serial Bootloader!! ~": "enter"},
+    "mboot-uart": QUESTION,
     "stk500v1": QUESTION,
     "stk500v2": QUESTION,
     "avr109": QUESTION,

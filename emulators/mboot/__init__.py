@@ -1,0 +1,1 @@
+"""Emulated parts with NXP's MBoot."""
