@@ -70,6 +70,7 @@ class Loader:
         self._port = port
         self._unique = unique
         self._secured = secured
+        self.byte_seconds = BYTE_SECONDS
         self._owed = b""
         """The acknowledgement that leaves before the next packet."""
         self._commands: dict[int, Callable[..., None]] = {
@@ -128,7 +129,7 @@ class Loader:
             raise Dropped(TIMEOUT) from None
 
     def _rest(self, count: int) -> bytes:
-        return self._port.receive(count, BYTE_SECONDS * count)
+        return self._port.receive(count, self.byte_seconds * count)
 
     def _settle_owed(self) -> None:
         owed, self._owed = self._owed, b""

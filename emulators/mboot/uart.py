@@ -22,7 +22,7 @@ from ..serial.device import UartDevice
 from ..serial.keys import BootPinKeys
 from ..serial.wire import UartWire
 from ..supply import Supply
-from .loader import START, Loader
+from .loader import BYTE_SECONDS, START, Loader
 from .parts import flash_of, parts, unique_of
 
 
@@ -43,6 +43,7 @@ class MbootBoard(BootPinBoard):
         enter: bytes,
         detect: float,
         secured: bool,
+        byte_seconds: float,
         pace: float,
     ) -> None:
         super().__init__(name, supply, wire, pins, sensor, pace=pace)
@@ -50,6 +51,7 @@ class MbootBoard(BootPinBoard):
         self._text = enter
         self._detect = detect
         self._secured = secured
+        self._byte_seconds = byte_seconds
         self.wanted = False
         """Whether the application has started MBoot."""
         self._until: float | None = None
@@ -66,6 +68,7 @@ class MbootBoard(BootPinBoard):
         self._uart.measuring = True
         self._until = None if stays else self.clock + self._detect * self.pace
         loader = Loader(self._part, self.flash, self, unique_of(self.name), secured=self._secured)
+        loader.byte_seconds = self._byte_seconds
         self._loader = loader
         try:
             loader.serve()
@@ -137,6 +140,8 @@ class MbootKeys(BootPinKeys):
     """The text by which the application starts the bootloader. "": nothing starts it."""
     detect: Annotated[float, Range(0)] | None = None
     """Seconds that the bootloader waits for a ping after a reset. Default: as the part."""
+    byte_timeout: Annotated[float, Range(0)] = BYTE_SECONDS
+    """Seconds that each byte of a packet may take. A packet that takes longer is dropped."""
     secured: bool = False
     """Whether the flash security is on."""
 
@@ -162,6 +167,7 @@ class MbootUartDevice(UartDevice):
             enter=settings.enter.encode(),
             detect=self.part["detect_seconds"] if settings.detect is None else settings.detect,
             secured=settings.secured,
+            byte_seconds=settings.byte_timeout,
             pace=spec.pace,
         )
         self.flash = self.board.flash = flash_of(self.part, spec, self.supply)

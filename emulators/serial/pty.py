@@ -121,7 +121,7 @@ class _Bridge:
     def _line(self) -> Line:
         device = self._wire.device
         rate = self._rate() or self._wire.host.line.baudrate
-        parity = "E" if device.measuring else device.line.parity
+        parity = device.measured_parity if device.measuring else device.line.parity
         return Line(rate, device.line.bytesize, parity, device.line.stopbits)
 
     def _rate(self) -> int:
