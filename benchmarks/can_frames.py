@@ -37,7 +37,7 @@ def seconds(bus: Bus, identifier: int, data: bytes) -> float:
         return (len(_stuffed(bits)) + AFTER_CRC) / bus.bitrate
     # Start of frame, id, RRS, IDE, FDF, reserved, bit rate switch: at the slow rate. From ESI on, at the fast one.
     head = f"0{identifier:011b}00101"
-    code = 8 + SIZES.index(len(data))
+    code = len(data) if len(data) < SIZES[0] else 8 + SIZES.index(len(data))
     tail = f"0{code:04b}" + _bits(data)
     slow = len(_stuffed(head))
     # Without its last bit no stuff bit follows the data: there comes a fixed one, whatever the bits are.

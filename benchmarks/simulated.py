@@ -8,6 +8,7 @@ Limits, of the bytes that each job needs and of the part's own times (the .toml 
 
     stm32-uart, uds, dfu    as in stm32.py, uds.py, dfu.py
     katapult-can            as in katapult.py
+    stm32-can, stm32-fdcan  as in stm32_can.py
     ymodem                  as in ymodem.py, and the loader's texts: its menu, its answer to the key, its last word
     xmodem      a block     SOH, 2, 128, CRC | ACK                                      133 + 1 bytes
                 end         EOT | ACK; and the loader's texts
@@ -44,7 +45,7 @@ from proxyflash.flashers.events import RunContext
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 
-from . import dfu, katapult, stm32, uds, ymodem
+from . import dfu, katapult, stm32, stm32_can, uds, ymodem
 from .can_frames import Bus
 from .measuring import ROOT, Failed
 from .table import Row
@@ -181,6 +182,22 @@ def stm32_uart(baudrate: int, size: int) -> Job:
         stm32.limit(size, baudrate),
         stm32.BASE,
         stm32.BASE,
+    )
+
+
+def stm32_on_can(part: str, bus: Bus, size: int) -> Job:
+    image, old = _images(size, stm32_can.BASE)
+    rate = f"{bus.bitrate // 1000}k" + (f"/{bus.data_bitrate // 1_000_000}M" if bus.data_bitrate else "")
+    return Job(
+        f"STM32, CAN{' FD' if bus.data_bitrate else ''} {rate}, {size // KIB} KiB",
+        stm32_can.bench(part, bus),
+        image,
+        old,
+        stm32_can.limit(stm32_can.facts(part), image, "2.0.0", bus),
+        stm32_can.BASE,
+        stm32_can.BASE,
+        "0.2 s to see whether the bootloader runs already",
+        0.95,
     )
 
 
@@ -452,6 +469,8 @@ JOBS: dict[str, Callable[[], Job]] = {
     "katapult-can": lambda: katapult_can(CLASSIC, 64 * KIB),
     "katapult-can, fast": lambda: katapult_can(Bus(1_000_000), 112 * KIB),
     "katapult-uart": lambda: katapult_uart(115_200, 56 * KIB),
+    "stm32-can": lambda: stm32_on_can("stm32f405xg", CLASSIC, 128 * KIB),
+    "stm32-fdcan": lambda: stm32_on_can("stm32g474xe", FD, 192 * KIB),
     "stm32-uart": lambda: stm32_uart(115_200, 64 * KIB),
     "stm32-uart, fast": lambda: stm32_uart(1_000_000, 128 * KIB),
     "dfuse": lambda: usb_dfu("stm32f405-dfu", "DfuSe", 112 * KIB, verify=True),

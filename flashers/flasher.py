@@ -153,6 +153,9 @@ class Bootloader(ABC):
     is_silent: ClassVar[bool] = False
     """Whether the bootloader reports nothing of its part and its memory: it judges a file just taken, and no other."""
 
+    shares_bus: ClassVar[bool] = True
+    """Whether several parts of a bus may be in their bootloaders at once: if not, an update works on one after the other."""
+
     silences: ClassVar[Mapping[Step, Meaning]] = USUAL_SILENCES
     """What it means that the part does not answer."""
 

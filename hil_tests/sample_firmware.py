@@ -1,4 +1,4 @@
-"""Makes the releases of benches/serial.toml and benches/katapult.toml, which lie in benches/firmware.
+"""Makes the releases of benches/serial.toml, katapult.toml and stm32-can.toml, which lie in benches/firmware.
 
     python -m proxyflash.hil_tests.sample_firmware
 
@@ -46,11 +46,16 @@ def head(version: str, size: int) -> bytes:
     return application.make(version, "T-1", "Acme", size, start=start)
 
 
+def drive(version: str, size: int) -> bytes:
+    return application.make(version, "M-4", "Acme", size, start=0x0800_0000)
+
+
 MAKERS: dict[str, Maker] = {
     "soil": soil,
     "sonar": avr("S-8", "Fabrikam"),
     "valves": avr("V-16", "Acme"),
     "head": head,
+    "drive": drive,
     "scale": modem("stm32l4-iap", "W-2", "Contoso"),
 }
 

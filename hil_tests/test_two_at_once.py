@@ -26,7 +26,10 @@ def other(bench: Bench, component: BenchComponent) -> BenchComponent:
     names = [item.name for item in bench.components if item.entry.spec.bus == bus]
     if len(names) < 2:
         pytest.skip(f"'{component.name}' is alone on bus '{bus}' of bench '{bench.file.path.stem}'")
-    return bench.component(names[(names.index(component.name) + 1) % len(names)])
+    found = bench.component(names[(names.index(component.name) + 1) % len(names)])
+    if not (component.entry.flasher.shares_bus or found.entry.flasher.shares_bus):
+        pytest.skip(f"one part of bus '{bus}' at a time is in its bootloader")
+    return found
 
 
 def test_both_are_flashed(component: BenchComponent, other: BenchComponent, request: pytest.FixtureRequest) -> None:

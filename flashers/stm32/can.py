@@ -19,7 +19,7 @@ from ..can.question import ask_version, can_id
 from ..errors import PartError, PartWrongMode, ProfileWrong, Step, WrongPart, silence
 from ..flasher import Identity, ProbeResult, State
 from ..settings import Settings
-from .can_commands import PROBE_SECONDS, CanCommands, FdcanCommands
+from .can_commands import CanCommands, FdcanCommands
 from .codec import SILENCES, SPEEDS
 from .eraser import Eraser
 from .flasher import Stm32Memory
@@ -38,6 +38,9 @@ VERSION_SECONDS = 0.15
 """How long an application has to answer while a bootloader does."""
 ALONE_SECONDS = 1.0
 """How long a part may be off the bus while it restarts."""
+ALONE_PAUSE = 0.1
+OTHERS_TRIES = 2
+"""How often a bootloader is asked on a bus whose application answers."""
 
 
 class _Stm32OnCan(Stm32Memory):
@@ -45,6 +48,7 @@ class _Stm32OnCan(Stm32Memory):
 
     bus_kind = "can"
     probes_application = True
+    shares_bus = False
     Address = Stm32CanAddress
 
     _commands: ClassVar[type[CanCommands]]
@@ -95,7 +99,12 @@ class _Stm32OnCan(Stm32Memory):
             return None
         flasher = cls(bus, address, profile)
         try:
-            return ProbeResult(State.BOOTLOADER, flasher._identify()) if flasher._loader.sync() else None
+            if not flasher._loader.sync():
+                return None
+            identity = flasher._identify()
+            # Else it is another part of the bus.
+            is_meant = address.serial_number in ("", identity.serial)
+            return ProbeResult(State.BOOTLOADER, identity) if is_meant else None
         except (TransportError, PartError):
             return None
         finally:
@@ -106,7 +115,7 @@ class _Stm32OnCan(Stm32Memory):
         if other is not None and other is not self:
             raise PartWrongMode(
                 f"another component of {self._bus.name} is in its bootloader, which has the same arbitration ids",
-                remedy="Work on one component of this bus after the other: without at_once in its table.",
+                remedy="Work on one component of this bus after the other.",
             )
         _connected[self._bus] = self
         self._enter()
@@ -147,13 +156,14 @@ class _Stm32OnCan(Stm32Memory):
 
     def _enter(self) -> None:
         """Raises NoResponse, NotAcknowledged, TransportError."""
-        is_there = self._loader.sync() or (not self._version() and self._changes_rate())
+        version = self._version()
+        is_there = self._loader.sync(tries=OTHERS_TRIES if version else 0) or (not version and self._changes_rate())
         # The part may be restarting. A frame for an application that is not there would come to it once it is.
         if self._loader.alone is not None:
             is_there = self._syncs(Deadline.after(ALONE_SECONDS))
             if self._loader.alone is not None:
                 raise self._loader.alone
-        if is_there and not self._has_answered and (version := self._version()):
+        if is_there and version:
             raise PartWrongMode(
                 f"the application answers ({version}), and so does a bootloader on {self._bus.name}: it is another part's",
                 remedy="Finish that other part first, or start its application: one part of a bus may be in its bootloader.",
@@ -196,7 +206,7 @@ class _Stm32OnCan(Stm32Memory):
             if deadline.expired:
                 return False
             if self._loader.alone is not None:
-                clock.sleep(PROBE_SECONDS)
+                clock.sleep(ALONE_PAUSE)
         return True
 
 

@@ -28,8 +28,6 @@ TRIES = 3
 """How often one command is tried, when its answer is lost or NACK."""
 LOST = (NoResponse, ProtocolError, NotAcknowledged)
 FAILED = (*LOST, PartRefused)
-PROBE_SECONDS = 0.1
-"""How long a loader has to answer each frame that asks whether it is there."""
 QUIET_SECONDS = 0.02
 """How long nothing comes when nothing more will: a loader sends its answer's frames one after the other."""
 STREAM_SECONDS = 1.0
@@ -55,6 +53,8 @@ class CanCommands(Stm32Loader):
     """The id that asks whether the loader is there."""
     silent_tries: ClassVar[int] = 3
     """How often it is asked in vain."""
+    probe_seconds: ClassVar[float] = 0.1
+    """How long it has to answer each time."""
 
     def __init__(self, bus: CanBus, *, answer: float) -> None:
         self.name = bus.name
@@ -76,15 +76,15 @@ class CanCommands(Stm32Loader):
 
     # Coming into step.
 
-    def sync(self, *, fill: bytes = FILL, late: float = 0.0) -> bool:
+    def sync(self, *, fill: bytes = FILL, late: float = 0.0, tries: int = 0) -> bool:
         """Whether a loader answers, that was just started or waits for a command or the rest of one; it waits for a command then.
 
         `fill`: what it may take for the numbers of erase units, over and over. `late`: seconds that work which was given up may
-        still take. Raises TransportError.
+        still take. `tries`: how often it is asked in vain, if not `silent_tries` times. Raises TransportError.
         """
-        return self._sync(fill, late) is not None
+        return self._sync(fill, late, tries or self.silent_tries) is not None
 
-    def _sync(self, fill: bytes, late: float) -> int | None:
+    def _sync(self, fill: bytes, late: float, tries: int) -> int | None:
         """How many frames it took for something else; None: nothing answers."""
         limit = Deadline.after(late)
         taken = silent = 0
@@ -92,13 +92,13 @@ class CanCommands(Stm32Loader):
             answer = self.alone = None
             try:
                 self._quiet()
-                self._ask(fill, silent)
-                answer = self._any(PROBE_SECONDS)
+                self._ask(fill, silent, tries)
+                answer = self._any(self.probe_seconds)
             except NotAcknowledged as error:
                 self.alone = error
             if answer is None:
                 silent += 1
-                if silent >= self.silent_tries and limit.expired:
+                if silent >= tries and limit.expired:
                     return None
             elif answer[0] == self.query and answer[1] in (bytes([ACK]), bytes([NACK])):
                 self._quiet()
@@ -107,9 +107,9 @@ class CanCommands(Stm32Loader):
                 taken += 1
         return None
 
-    def _ask(self, fill: bytes, silent: int) -> None:
+    def _ask(self, fill: bytes, silent: int, tries: int) -> None:
         """The last form is the usual one of other hosts: it comes once it is known that the loader waits for nothing."""
-        is_last = silent + 1 >= self.silent_tries
+        is_last = silent + 1 >= tries
         self._send(self.query, b"" if is_last else fill * (FRAME // len(fill)))
 
     def _recover(self, fill: bytes = FILL, late: float = 0.0) -> int:
@@ -117,7 +117,7 @@ class CanCommands(Stm32Loader):
 
         Raises NoResponse.
         """
-        taken = self._sync(fill, self._answer + late)
+        taken = self._sync(fill, self._answer + late, self.silent_tries)
         if taken is None:
             raise silence(Meaning.LOST, f"the bootloader on {self.name} no longer answers")
         return taken
@@ -362,13 +362,14 @@ class FdcanCommands(CanCommands):
     query = Command.GET
     silent_tries = 7
     """A block is four frames, which go without an answer; the opener comes behind five."""
+    probe_seconds = 0.05
     _erase = Command.EXTENDED_ERASE
 
     def wire_seconds(self, size: int) -> float:
         return 2.2 * size / FD_FRAME * self._frame_seconds
 
-    def _ask(self, fill: bytes, silent: int) -> None:
-        if silent == self.silent_tries - 2:
+    def _ask(self, fill: bytes, silent: int, tries: int) -> None:
+        if silent == max(1, tries - 2):
             self._send(OPENER_ID, OPENER)
         self._send(self.query, fill * (FD_FRAME // len(fill)))
 

@@ -15,6 +15,7 @@ import can
 import pytest
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.component import Presence
 from proxyflash.flashers.errors import (
     NoResponse,
     OperationFailed,
@@ -32,6 +33,7 @@ from proxyflash.testing.rig import Rig, settled
 from proxyflash.tests.flashers.test_contract import KINDS
 from proxyflash.transports import clock
 from proxyflash.transports.can.bus import CanBus
+from proxyflash.updates.engine.scheduling import limits_of
 
 Frame = tuple[int, str]
 Exchange = tuple[Frame, Sequence[Frame]]
@@ -428,6 +430,27 @@ def test_a_part_with_another_id_is_refused(serial: str, fits: bool, tmp_path: Pa
         error = rig.error(bench)
         assert error is None if fits else isinstance(error, WrongPart)
         assert settled(bench) == ("1.5.0" if fits else "1.4.2")
+
+
+@pytest.mark.parametrize(("serial", "found"), [("313233" * 4, Presence.BOOTLOADER), ("0" * 24, Presence.ABSENT)])
+def test_scan_does_not_take_another_parts_bootloader_for_this_one(serial: str, found: Presence, tmp_path: Path) -> None:
+    kind = KINDS["stm32-can"]
+    address = {**kind.component["address"], "serial": serial}
+    changed = {
+        "bus": {**kind.bus, "probe": True},
+        "component": {**kind.component, "address": address},
+        "emulated": {**kind.emulated, "serial": "313233" * 4},
+    }
+    rig = Rig(type("Changed", (kind,), changed)(), tmp_path)
+    with rig.blank() as bench:
+        assert bench.component("part").look().presence is found
+
+
+def test_an_update_works_on_one_part_of_a_bus_after_the_other(tmp_path: Path) -> None:
+    kind = KINDS["stm32-can"]
+    rig = Rig(type("Changed", (kind,), {"bus": {**kind.bus, "at_once": 4}})(), tmp_path)
+    with rig.powered() as bench:
+        assert limits_of(bench) == {"b": 1}
 
 
 def test_two_components_of_a_bus_are_not_worked_on_at_once(tmp_path: Path) -> None:

@@ -40,11 +40,13 @@ def waits_for(tasks: Sequence[Task]) -> dict[int, set[int]]:
 
 def limits_of(bench: Bench) -> dict[str, int]:
     """By bus, how many components may be worked on at once; a bus that is not in it has no limit."""
-    return {
+    limits = {
         name: spec.at_once or 1
         for name, spec in bench.file.spec.bus.items()
         if spec.at_once is not None or plugins.load(plugins.TRANSPORTS, spec.kind).shared_wire
     }
+    alone = {entry.spec.bus for entry in bench.file.entries.values() if not entry.flasher.shares_bus}
+    return limits | dict.fromkeys(alone, 1)
 
 
 def bus_of(task: Task) -> str:
