@@ -62,7 +62,8 @@ class Stopper:
         self.seen += 1
         if self.seen != self.count:
             return
-        self.phase = getattr(event, "phase", None)
+        # What prepares an upload belongs to it: a part may be on its way into its bootloader.
+        self.phase = ev.Phase.WRITE if isinstance(event, ev.Preparing) else getattr(event, "phase", None)
         if self.device is None:
             self.asked = True
         else:

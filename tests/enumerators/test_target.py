@@ -118,6 +118,7 @@ FILLED = {
     "PORT": "ttyUSB0",
     "CHANNEL": "can0",
     "=ID": "=0x7E0",
+    "=NODE": "=5",
     "=UUID": "=0a1b2c3d4e5f",
 }
 """What stands for the words in capitals."""
@@ -130,10 +131,14 @@ WRONG = [
     ),
     (
         "socketcan:can1?request=0x7E4",
-        "these fit: katapult-can, stm32-can, stm32-fdcan, uds",
+        "these fit: canopen, katapult-can, stm32-can, stm32-fdcan, uds",
         "The form: 'PROTOCOL:socketcan:can1?request=0x7E4'",
     ),
-    ("socketcan:can1", "these fit: katapult-can, stm32-can, stm32-fdcan, uds", "The form: PROTOCOL:socketcan:can1"),
+    (
+        "socketcan:can1",
+        "these fit: canopen, katapult-can, stm32-can, stm32-fdcan, uds",
+        "The form: PROTOCOL:socketcan:can1",
+    ),
     ("stm32uart:/dev/ttyUSB0", "'stm32uart' is not a protocol", f"Write: {UART}"),
     ("katapult:/dev/ttyUSB0", "'katapult' is not a protocol", "Write: katapult-uart:/dev/ttyUSB0"),
     ("katapult:socketcan:can0?uuid=1", "'katapult' is not a protocol", "Write: 'katapult-can:socketcan:can0?uuid=1'"),

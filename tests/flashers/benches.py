@@ -17,6 +17,18 @@ emulated = {part = "acme-r77", firmware = "old.bin"}
 profile = {memory = [{start = 0x10000, size = 0x70000, erase_unit = 4096}], security = {key = "xor", secret = "5a5a5a5a"}}
 """
 
+CANOPEN = """
+[bus.b]
+kind = "can"
+emulated = true
+[[component]]
+name = "part"
+bus = "b"
+protocol = "canopen"
+address = {node = 5}
+emulated = {part = "encoder", firmware = "old.bin"}
+"""
+
 KATAPULT = """
 [bus.b]
 kind = "can"

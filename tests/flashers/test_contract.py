@@ -46,6 +46,32 @@ class TestKatapultCan(MemoryContract):
             device.double_reset()
 
 
+class TestCanopen(SlotContract):
+    protocol = "canopen"
+    bus = {"kind": "can"}
+    component = {
+        "address": {"node": 5},
+        "profile": {"slot_size": 0x1C000, "identification": "crc32", "answer": 0.5, "work": 3.0, "start": 1.0},
+    }
+    emulated = {"part": "encoder"}
+    sizes = Sizes(1000, 2500, 500)
+
+
+class TestCanopenSegments(SlotContract):
+    """A device without block transfer, which restarts without an answer, and whose program only its flash status judges."""
+
+    protocol = "canopen"
+    bus = TestCanopen.bus
+    component = {
+        "address": {"node": 9, "serial": 7},
+        "profile": {"slot_size": 0x1C000, "program": 2, "answer": 0.5, "work": 3.0, "start": 1.0},
+    }
+    emulated = {"part": "valve"}
+    sizes = Sizes(472, 872, 572)
+    tells = False
+    verifies = False
+
+
 class TestKatapultUart(MemoryContract, HostileLine):
     protocol = "katapult-uart"
     bus = {"kind": "serial", "baudrate": 250_000}
@@ -273,6 +299,8 @@ class TestYmodem(Menu):
 KINDS: dict[str, type[Part]] = {
     "uds": TestUds,
     "katapult-can": TestKatapultCan,
+    "canopen": TestCanopen,
+    "canopen-segments": TestCanopenSegments,
     "katapult-uart": TestKatapultUart,
     "mboot-uart": TestMbootUart,
     "stm32-can": TestStm32Can,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from proxyflash.flashers.avr import avr109_codec, stk500v1_codec, stk500v2_codec
+from proxyflash.flashers.canopen import codec as canopen
 from proxyflash.flashers.dfu import codec as dfu
 from proxyflash.flashers.errors import (
     USUAL_SILENCES,
@@ -33,6 +34,7 @@ COLUMNS = (Meaning.BUSY, Meaning.LOST, Meaning.FAILED, Meaning.REFUSED)
 OTHERS = "all others"
 SPELT = {stm32.NACK: "NACK"}
 TABLES: dict[str, tuple[Mapping[int, Meaning], type[IntEnum] | None, Meaning]] = {
+    "`canopen`": (canopen.MEANINGS, canopen.Abort, Meaning.REFUSED),
     "`katapult-can`, `katapult-uart`": (katapult.MEANINGS, katapult.Result, Meaning.LOST),
     "`mboot-uart`": (mboot.MEANINGS, mboot.Status, Meaning.FAILED),
     "`stm32-can`, `stm32-fdcan`, `stm32-uart`": (stm32.MEANINGS, None, Meaning.LOST),

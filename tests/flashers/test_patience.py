@@ -12,7 +12,7 @@ from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase, RunContext
-from proxyflash.tests.flashers.benches import KATAPULT, UDS, VECTORS, serial, stm32_can
+from proxyflash.tests.flashers.benches import CANOPEN, KATAPULT, UDS, VECTORS, serial, stm32_can
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError
 
@@ -48,6 +48,7 @@ emulated = {part = "acme-r77"}
 TEXT = ', enter = "LOADER"'
 BENCHES = {
     "uds": (UDS + NEIGHBOUR, 0x10000),
+    "canopen": (CANOPEN + NEIGHBOUR, 0),
     "katapult-can": (KATAPULT + NEIGHBOUR, 0x08002000),
     "katapult-uart": (serial("katapult-uart", "toolhead-f072", "", ", baudrate = 115200"), 0x08002000),
     "mboot-uart": (serial("mboot-uart", "frdm-kl25z", 'enter = "LOADER"', ', enter = "LOADER", detect = 0.5'), 0xA000),

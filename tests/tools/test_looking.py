@@ -29,6 +29,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "`uds`": ("uds", {}),
     "`uds`, `probe = true`": ("uds", {"bus": {"probe": True}}),
     "`uds`, `read` in its profile": ("uds", {**READABLE, "emulated": {"part": "acme-r88"}}),
+    "`canopen`": ("canopen", {}),
+    "`canopen`, `probe = true`": ("canopen", {"bus": {"probe": True}}),
     "`katapult-can`": ("katapult-can", {}),
     "`katapult-uart`": ("katapult-uart", {}),
     "`mboot-uart`": ("mboot-uart", {}),
