@@ -55,9 +55,9 @@ class Maker(Table):
     """The bytes that the parameter "signature" has to be."""
     routines: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """Further routines by their identifiers, with their parameters in the words of `erase`: `{"0x0301" = ["address"]}`."""
-    formats: Mapping[int, Literal["zlib", "xor"]] = field(default_factory=dict)
+    formats: Mapping[int, Literal["zlib", "xor", "plain"]] = field(default_factory=dict)
     """What the ECU does with the data by their dataFormatIdentifier: `{"0x10" = "zlib", "0x01" = "xor"}`; "xor" is with
-    0x55."""
+    0x55, "plain" takes the data as they are."""
     levels: Mapping[int, bytes] = field(default_factory=dict)
     """Secrets of further security levels, which only `rules` need: `{"0x11" = "5a5a"}`."""
     seed_data: bytes = b""
