@@ -55,7 +55,8 @@ class Broadcast(Protocol):
 
 
 class UdsClient:
-    """The requests to one ECU. Times in seconds; `p2` and `p2_star` without `latency`, which is added to both.
+    """The requests to one ECU. Times in seconds; `p2` and `p2_star` without `latency`, which is added to both. `addresses`: how
+    many the channel tries in turn.
 
     `keep_session` starts a thread that sends TesterPresent whenever nothing was sent for half of S3. It is a thread
     because the engine, or a person who is asked before the erase, may take any time between two calls, and an ECU
@@ -72,6 +73,7 @@ class UdsClient:
         latency: float,
         pending: float,
         broadcast: Broadcast | None = None,
+        addresses: int = 1,
     ) -> None:
         self.p2 = p2
         self.p2_star = p2_star
@@ -85,6 +87,7 @@ class UdsClient:
         self._latency = latency
         self._pending = pending
         self._broadcast = broadcast
+        self._addresses = addresses
         self._lock = clock.Lock()
         self._sent_at = clock.monotonic()
         self._asked: deque[bytes] = deque(maxlen=_REMEMBERED)
@@ -113,13 +116,14 @@ class UdsClient:
         """What follows the head of the positive response, or the final negative response.
 
         `limit`: how long the ECU may keep it pending; `wait`: how long until its first answer, instead of P2.
-        `retries`: how often it is sent again when it or its response is lost. `settled_by`: the code by which an ECU
-        says to a repeated request that it carried out the first one. b"" also where a request that wants no positive
+        `retries`: how often it is sent again, to each address, when it or its response is lost. `settled_by`: the code by which
+        an ECU says to a repeated request that it carried out the first one. b"" also where a request that wants no positive
         response is not refused. Raises NoResponse, ProtocolError, OperationFailed (pending for too long), and the wire's
         errors.
         """
         lost: list[Exception] = []
-        answer = retried(lambda: self._exchange(request, limit, wait, functional), retries + 1, LOST, lost.append)
+        tries = (retries + 1) * self._addresses if retries else 1
+        answer = retried(lambda: self._exchange(request, limit, wait, functional), tries, LOST, lost.append)
         if not lost:
             return answer
         self.repeated += 1

@@ -35,6 +35,7 @@ from .codec import NOT_HERE, SILENCES, NegativeResponse, Nrc, Service, wants_no_
 from .identity import active_session
 from .parameters import Subject, encoded
 from .profile import Security, UdsProfile
+from .two_addresses import TwoAddresses
 
 Keys = Mapping[str, tuple[Security, KeyFunction | None]]
 """What each step that unlocks the ECU does so by."""
@@ -65,6 +66,7 @@ def client_over(channel: PduChannel, profile: UdsProfile, broadcast: Broadcast |
         latency=timings.latency,
         pending=timings.pending,
         broadcast=broadcast,
+        addresses=2 if isinstance(channel, TwoAddresses) else 1,
     )
 
 
@@ -313,37 +315,41 @@ def start_application(client: UdsClient, profile: UdsProfile) -> None:
 
     Raises RebootFailed when it doesn't within the reset gap, and what a refused reset is mapped to.
     """
-    gap = Deadline.after(profile.timings.reset_gap)
-    _await_restart(client, profile, gap)
+    gap = _await_restart(client, profile)
     _optional_request(client, profile, session_request(profile.sessions.extended))
     _wake_the_bus(client, profile)
     default = session_request(profile.sessions.default)
     if profile.functional:
         _optional_request(client, profile, default)
     while True:
+        # Waiting for one answer that the ECU has promised may have taken all of the gap.
+        last = gap.expired
         try:
             client.ask(default)
             return
         except LOST as error:
-            if gap.expired:
+            if last:
                 raise _not_back(profile) from error
             client.linger(client.p2)
 
 
-def _await_restart(client: UdsClient, profile: UdsProfile, gap: Deadline) -> None:
-    """Resets it, until something that is not in its programming session answers: what still is has it before it."""
+def _await_restart(client: UdsClient, profile: UdsProfile) -> Deadline:
+    """Resets it, until something that is not in its programming session answers: what still is has it before it. The end of
+    the reset gap, which begins once the ECU has had its time to answer."""
     session = None
     heard = _reset(client, profile)
+    gap = Deadline.after(profile.timings.reset_gap)
     while True:
+        last = gap.expired
         try:
             # What it is asked while it restarts is lost, so it is asked again soon: an answer that is late still counts.
             session = active_session(client, profile, wait=client.p2)
             if session != profile.sessions.programming:
-                return
+                return gap
             heard = heard or _reset(client, profile)
-        except LOST:
+        except (*LOST, OperationFailed):
             session = None
-        if gap.expired:
+        if last:
             if session is not None:
                 raise RebootFailed(
                     f"{profile.timings.reset_gap:g} s after its reset the ECU is in its programming session"

@@ -6,14 +6,19 @@ programming session; afterwards the ECU is in its default session.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from ...transports.deadline import Deadline
-from ..errors import PartError, ProfileWrong
+from ..errors import OperationFailed, PartError, PartRefused, PartWrongMode, ProfileWrong, Unsupported
 from . import session
 from .client import LOST, UdsClient
 from .identity import Told, read_identity, version_of
 from .profile import UdsProfile
+
+TRIES = 3
+"""How often the steps are taken where one of them, or its answer, was lost. A key that was refused is not sent again."""
+_PASSING = (PartRefused, PartWrongMode, OperationFailed, Unsupported)
 
 
 def told_in_session(
@@ -25,16 +30,20 @@ def told_in_session(
     """
     told = read_identity(client, profile, deadline)
     identifiers = profile.identifiers
-    is_known = bool(told.identity.version) or bool(told.lost & set(identifiers.version))
-    if not identifiers.version_after or is_known or active == profile.sessions.programming:
+    if not identifiers.version_after or told.identity.version or active == profile.sessions.programming:
         return told
     alone = profile.model_copy(update={"functional": False})
+    version, lost = "", frozenset(identifiers.version)
     try:
-        for word in identifiers.version_after:
-            session.take_step(client, alone, keys, word)
-        version, lost = version_of(client, profile, deadline)
-    except (*LOST, PartError, ProfileWrong):
-        version, lost = "", frozenset(identifiers.version)
+        for _ in range(TRIES):
+            with suppress(*LOST, *_PASSING):
+                for word in identifiers.version_after:
+                    session.take_step(client, alone, keys, word)
+                version, lost = version_of(client, profile, deadline)
+            if version or deadline.expired:
+                break
+    except (PartError, ProfileWrong):
+        pass
     finally:
         client.let_session_go()
         session.to_default(client, alone)

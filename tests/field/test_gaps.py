@@ -32,12 +32,12 @@ class Part(NamedTuple):
 
 UDS = 'security = {key = "xor", secret = "5a5a5a5a"}\n'
 TWO_RUNS = (
-    "memory = [{start = 0x2_0000, size = 0x1_0000, erase_unit = 8192, write_alignment = 8}, "
-    "{name = 'data', start = 0x6_0000, size = 0x1_0000, erase_unit = 16384, write_alignment = 8}]\n"
+    "memory = [{start = 0x2_0000, size = 0x8000, erase_unit = 8192, write_alignment = 8}, "
+    "{name = 'data', start = 0x6_0000, size = 0x8000, erase_unit = 16384, write_alignment = 8}]\n"
 )
 EACH = 'routines = {check_parameters = ["alfi", "address", "size", "crc32"]}\n'
 ECU = f'address = {{request = 0x7E0}}\nemulated = {{part = "acme-r88"}}\n[component.profile]\n{UDS}{TWO_RUNS}{EACH}'
-IN_ECU = ((0x2_0000, 900), (0x2_6001, 33), (0x6_0010, 100), (0x6_FFF8, 8))
+IN_ECU = ((0x2_0000, 900), (0x2_6001, 33), (0x6_0010, 100), (0x6_7FF8, 8))
 TWO_SECTORS = (
     "memory = [{start = 0x0800_4000, size = 0x4000, erase_unit = 0x4000}, "
     "{start = 0x0801_0000, size = 0x1_0000, erase_unit = 0x1_0000}]\n"
