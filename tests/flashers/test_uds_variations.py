@@ -23,6 +23,7 @@ from proxyflash.flashers.uds.parameters import Subject, block_request, most_data
 from proxyflash.flashers.uds.profile import Fingerprint, OwnStep, UdsAddress, UdsProfile
 from proxyflash.tests.flashers.makers import APP, Maker
 from proxyflash.tests.flashers.test_uds_published import TWO_IDS, made, sent
+from proxyflash.tests.tools.conftest import Desk
 from proxyflash.transports import clock
 from proxyflash.transports.can.bus import CanId
 from proxyflash.transports.deadline import Deadline
@@ -263,3 +264,20 @@ class TestBlocks:
     def test_it_has_its_data_once(self, block: tuple[str, ...]) -> None:
         with pytest.raises(ValidationError, match="block needs 'data' once"):
             UdsProfile.model_validate({"block": block})
+
+
+def test_a_replay_of_a_flash_on_another_day(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes the day of the recording, at the addresses of the recording, with the recorded keys."""
+    maker = made(tmp_path, TWO_IDS)
+    (tmp_path / "bench.toml").write_text(TWO_IDS)
+    desk = Desk(tmp_path, capsys)
+    recorded = desk.run("record", tmp_path / "rec.jsonl", "--", "flash", "damper", maker.image)
+    assert recorded.status == 0, recorded.err
+    monkeypatch.setattr(clock, "strftime", datetime(2031, 2, 3).strftime)
+    replayed = desk.run("replay", tmp_path / "rec.jsonl")
+    assert (replayed.status, "as recorded" in replayed.out + replayed.err) == (0, True), replayed.out + replayed.err
+    printed = desk.run("replay", tmp_path / "rec.jsonl", "--print")
+    assert "damper" in printed.out
+    assert "TransferData" in printed.out
