@@ -33,6 +33,7 @@ from .client import Broadcast, PduChannel
 from .codec import SILENCES, Service
 from .connection import NOT_DONE, Connection
 from .discovery import SIGHT_RUN_ON
+from .driver import DriverLoader
 from .files import IMAGE, FilesOfProfile, files_named
 from .fitting import check_all_covered, fitted, merged
 from .functional import FunctionalRequests
@@ -76,7 +77,7 @@ class UdsFlasher(MemoryBootloader):
         self._transfers = Transfers(self._connection)
         self._judge = Judge(self._connection, self._files, self._bring_driver)
         self._prepared = False
-        self._has_driver = False
+        self._driver = DriverLoader(self._connection, self._files, self._transfers)
         self._judged = False
         self._unended = False
         """Whether something was erased or written, and the steps at the order's end were not done since."""
@@ -190,7 +191,7 @@ class UdsFlasher(MemoryBootloader):
         self._connection.client.repeated = 0
         self._connection.begin()
         self._prepared = False
-        self._has_driver = False
+        self._driver.loaded = False
         self._judge.unjudged = []
         self._judged = False
         identity = merge(self._connection.enter(), self._connection.told(self._profile.sessions.programming).identity)
@@ -206,11 +207,11 @@ class UdsFlasher(MemoryBootloader):
             self.capabilities |= Capability.READ
 
     def leave(self) -> None:
-        self._connection.leave(resets=self._has_driver)
+        self._connection.leave(resets=self._driver.loaded)
 
     def abandon(self) -> None:
         self._transfers.give_up()
-        if self._has_driver:
+        if self._driver.loaded:
             self.leave()
         else:
             self._connection.abandon()
@@ -274,7 +275,7 @@ class UdsFlasher(MemoryBootloader):
 
     @property
     def _bears_a_reset(self) -> bool:
-        return len(self._judge.unjudged) < 2 and not self._has_driver
+        return len(self._judge.unjudged) < 2 and not self._driver.loaded
 
     def judge(self, segments: Sequence[Segment]) -> str:
         """Raises Unsupported where only an answer to RequestTransferExit would show what the ECU holds, and nothing was sent."""
@@ -371,7 +372,7 @@ class UdsFlasher(MemoryBootloader):
             return
         for word in self._order.prepare:
             if word == "driver":
-                self._load_driver()
+                self._driver.load(bears_a_reset=self._bears_a_reset)
             else:
                 self._take_step(word, writes)
         self._prepared = True
@@ -383,10 +384,10 @@ class UdsFlasher(MemoryBootloader):
         comes after the driver may erase, and so may a step of the maker's own where no other one does: it is not done.
         """
         order, own_steps = self._order.prepare, self._profile.own_steps
-        if self._has_driver or self._profile.driver is None or "driver" not in order:
+        if self._driver.loaded or self._profile.driver is None or "driver" not in order:
             return False
         try:
-            self._load_driver()
+            self._driver.load(bears_a_reset=self._bears_a_reset)
         except NOT_DONE:
             before = order[: order.index("driver")]
             erases = isinstance(self._profile.routines.erase, int) and "erase" in self._order.words
@@ -395,44 +396,8 @@ class UdsFlasher(MemoryBootloader):
                 raise
             for word in before:
                 self._take_step(word, self._fitted)
-            self._load_driver()
+            self._driver.load(bears_a_reset=self._bears_a_reset)
         return True
-
-    def _load_driver(self) -> None:
-        """Downloads the flash driver, has the ECU check it, and starts it."""
-        driver = self._profile.driver
-        if driver is None:
-            return
-        signature = self._files.signature(driver.signature)
-        subjects = [
-            Subject(item.address, item.size, bytes(item.data), driver.id, signature) for item in self._files.driver()
-        ]
-        for subject in subjects:
-            for _ in self._transfers.download(
-                subject, driver.data_format, announced=subject.size, bears_a_reset=self._bears_a_reset
-            ):
-                pass
-            self._has_driver = True
-        if isinstance(driver.check, int):
-            data = b"".join(subject.data for subject in subjects)
-            whole = replace(subjects[0], size=len(data), data=data)
-            for subject in subjects if "address" in driver.check_parameters else [whole]:
-                parameters = encoded(driver.check_parameters, self._profile, subject)
-                wanted = encoded(driver.check_answer, self._profile, subject) if driver.check_answer else None
-                self._call_for_driver(driver.check, parameters, "does not take the flash driver for whole", wanted)
-        if isinstance(driver.run, int):
-            first = replace(subjects[0], address=self._files.driver_entry)
-            parameters = encoded(driver.run_parameters, self._profile, first)
-            self._call_for_driver(driver.run, parameters, "did not start the flash driver")
-
-    def _call_for_driver(self, routine: int, parameters: bytes, failure: str, wanted: bytes | None = None) -> None:
-        """What the ECU says here it says of the driver, and nothing of what it holds."""
-        status = self._connection.run_routine(routine, parameters)
-        if not self._profile.routines.passes(status, wanted):
-            raise OperationFailed(
-                f"the part {failure} (routine 0x{routine:04X}: {status.hex(' ').upper()})",
-                remedy="Does driver of its profile hold: its file, its addresses, its routines?",
-            )
 
     def _turns(
         self, words: Words, erase: Sequence[Range], writes: Sequence[Segment]
