@@ -330,6 +330,8 @@ def test_a_bench_that_another_process_has(late: Late, desk: Desk, manifest: Any,
         said = done.err.splitlines()[-1]
         assert said.startswith("E-BENCH-LOCKED ")
         assert f"waited {SHORT} s: this bench is in use by process {os.getpid()} since " in said
+        assert "--wait" not in said
+        assert "Stop that process" in said
         clock.Timer(LATE, lock.close).start()
         began = clock.monotonic()
         done = desk.run(*command, "--wait", LONG)

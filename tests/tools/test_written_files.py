@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,6 +122,25 @@ def test_where_nothing_can_be_written_the_part_is_not_asked(
     done = desk.run("read", "camera", out, *more)
     assert (done.status, done.out) == (1, "")
     assert done.err.startswith(f"E-IMAGE-WRITE {said} Name ")
+
+
+def test_a_link_is_written_where_it_leads(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own folder may be read-only, and its target's folder may not be there."""
+    from proxyflash.enumerators.bench_component import BenchComponent
+    from proxyflash.tools.commands.outputs import refuse_firmware
+
+    Path("out.hex").symlink_to("no/backup.hex")
+    Path("there.hex").symlink_to("free/backup.hex")
+    Path("free").mkdir()
+    folder = Path.cwd() / "free"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) == folder)
+    refuse_firmware(Path("there.hex"), force=False)
+    monkeypatch.undo()
+    monkeypatch.chdir(desk.folder)
+    monkeypatch.setattr(BenchComponent, "programmer", lambda *_, **__: pytest.fail("the part is asked"))
+    done = desk.run("read", "camera", "out.hex")
+    assert (done.status, done.out) == (1, "")
+    assert f"out.hex can't be written: there is no folder {desk.folder.resolve() / 'no'}." in done.err
 
 
 def test_a_manifest_replaces_the_same_update_s_alone(busy_desk: Desk) -> None:

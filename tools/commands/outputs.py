@@ -19,7 +19,7 @@ FORCE = click.option("--force", is_flag=True, help="Overwrite the file.")
 
 
 def why_not(path: Path) -> str:
-    """Why no file can be written there; "": nothing is known that is against it."""
+    """Why no file can be written there; "": nothing is known that is against it. A link there is replaced, not followed."""
     try:
         if not path.parent.is_dir():
             return f"there is no folder {path.parent}"
@@ -37,10 +37,12 @@ def why_not(path: Path) -> str:
 def refuse_firmware(path: Path, *, force: bool) -> None:
     """Before anything is done: a firmware file can be written there, and none is there or it may be overwritten.
 
+    Writing an image follows a link (`named_files.whole`), so the folder is that of the link's target.
+
     Raises ImageNotWritten.
     """
     refuse_ending(path)
-    if why := why_not(path):
+    if why := why_not(Path(os.path.realpath(path)) if path.is_symlink() else path):
         raise ImageNotWritten(f"{path} can't be written: {why}", remedy="Name another file.")
     if force:
         return

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 AGAIN_SECONDS = 2.0
 """After which it is tried again if nothing has changed on this host."""
+STILL_LOCKED = "Stop that process, or run the same command again when it has ended."
+"""What to do where the bench was in use for all the time of `--wait`."""
 
 
 class _Seconds(click.ParamType[float]):
@@ -155,4 +157,7 @@ class Wait:
         return True
 
     def over(self, error: ProxyflashError) -> ProxyflashError:
-        return error.placed(f"waited {self.seconds:g} s") if self.seconds else error
+        if not self.seconds:
+            return error
+        error = error.placed(f"waited {self.seconds:g} s")
+        return error.advised(STILL_LOCKED) if isinstance(error, BenchLocked) else error
