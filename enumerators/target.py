@@ -16,7 +16,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -454,14 +454,19 @@ def _wrong_protocol(text: str, protocol: str, head: str, colon: str) -> NoReturn
 
 
 def _refuse_near_protocol(text: str, protocol: str) -> None:
-    """Raises TargetWrong where protocols have nearly this name: of those, the ones for such a place, all that begin with it."""
-    near = get_close_matches(protocol[:MOST_SHOWN], plugins.names(plugins.FLASHERS))
+    """Raises TargetWrong where protocols have this name elsewhere, or nearly this name: of those, the ones for such a place.
+
+    Of several with nearly this name those that begin with it, else the nearest.
+    """
+    known = plugins.names(plugins.FLASHERS)
+    so_called = [name for name in known if protocol.lower() in _other_names(name)]
+    near = so_called or get_close_matches(protocol[:MOST_SHOWN], known)
     if not near:
         return
     rest = text[len(protocol) :]
     kinds = {transport.kind for transport, _ in _claims(text, rest.partition("?")[0].removeprefix(":"))}
     fitting = [name for name in near if _kind_of(name) in kinds] or near
-    meant = sorted(name for name in fitting if name.startswith(protocol)) or fitting[:1]
+    meant = fitting if so_called else sorted(name for name in fitting if name.startswith(protocol)) or fitting[:1]
     _wrong(text, f"{quoted(protocol)} is not a protocol", *(name + rest for name in meant))
 
 
@@ -473,6 +478,14 @@ def form(protocol: str) -> str:
         return ""
     found = f"{protocol}:{place}"
     return _set(found, flasher.Address.example) if flasher.Address.example else found
+
+
+def _other_names(protocol: str) -> Sequence[str]:
+    try:
+        flasher: type[Bootloader] = plugins.load(plugins.FLASHERS, protocol)
+    except PluginBroken:
+        return ()
+    return flasher.other_names
 
 
 def _kind_of(protocol: str) -> str:

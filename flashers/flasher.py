@@ -138,6 +138,8 @@ class Bootloader(ABC):
 
     protocol: ClassVar[str]
     """The name in the bench file and in the entry points, such as "stm32-uart"."""
+    other_names: ClassVar[Sequence[str]] = ()
+    """What other tools and older documents call the protocol or its bootloaders, in lower case: these names correct a target."""
     bus_kind: ClassVar[str]
     """The kind of bus that it runs over: a name of the entry-point group proxyflash.transports, such as "can"."""
     bus_defaults: ClassVar[Mapping[str, Any]] = {}

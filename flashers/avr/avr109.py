@@ -135,6 +135,7 @@ class Avr109Flasher(AvrFlasher):
     """One part behind Caterina or another loader that speaks AVR109."""
 
     protocol = "avr109"
+    other_names = ("avr910", "butterfly", "caterina")
     silences = codec.SILENCES
     Profile = Avr109Profile
 

@@ -145,6 +145,7 @@ class Stk500v1Flasher(AvrFlasher):
     """One part behind Optiboot, ATmegaBOOT or another loader that speaks STK500 version 1."""
 
     protocol = "stk500v1"
+    other_names = ("arduino", "atmegaboot", "avrisp", "optiboot", "stk500")
     silences = codec.SILENCES
 
     @classmethod

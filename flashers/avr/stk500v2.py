@@ -190,6 +190,7 @@ class Stk500v2Flasher(AvrFlasher):
     """One part behind the Mega 2560's loader or another loader of STK500 version 2."""
 
     protocol = "stk500v2"
+    other_names = ("avrispv2", "stk500", "wiring")
     silences = codec.SILENCES
 
     @classmethod

@@ -29,6 +29,7 @@ class DfuFlasher(Bootloader):
     """One device, in its running application or in DFU mode."""
 
     protocol = "dfu"
+    other_names = ("dfuse", "dfu-util", "stm32", "stm32-dfu")
     bus_kind = "usb"
     silences = SILENCES
     Address = DfuAddress

@@ -36,6 +36,7 @@ class KatapultCanFlasher(KatapultMemory):
     """One node."""
 
     protocol = "katapult-can"
+    other_names = ("canboot", "flash_can", "flashtool")
     bus_kind = "can"
     probes_application = True
     Address = KatapultCanAddress

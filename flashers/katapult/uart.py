@@ -90,6 +90,7 @@ class KatapultUartFlasher(SerialBootloader, KatapultMemory):
     """One part behind a serial port."""
 
     protocol = "katapult-uart"
+    other_names = ("canboot", "flash_can", "flashtool")
     Address = KatapultUartAddress
     Profile: ClassVar[type[Settings]] = KatapultUartProfile
 

@@ -43,6 +43,7 @@ class SmpFlasher(SlotBootloader):
     """One part on a serial line."""
 
     protocol = "smp"
+    other_names = ("mcuboot", "mcumgr", "newtmgr", "smpmgr")
     bus_kind = "serial"
     probes_application = True
     silences = SILENCES
