@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from ...transports.serial.opening import MOST_RATE
 from ..flasher import Address
 from ..formats import avr_memories
 from ..memory_runs import MemoryRun, check_apart, listed
-from ..serial.profile import MOST_RATE, SerialProfile
+from ..serial.profile import SerialProfile
 from ..serial.reset_line import ResetSettings
 from ..settings import Before, Field
 from .parts import AvrPart

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from ...transports.serial.opening import MOST_RATE
 from ..settings import Field, Settings
-
-MOST_RATE = 0x7FFF_FFFF
-"""Bit/s. pyserial gives Linux a bit rate as a signed number of 32 bits."""
 
 
 class SerialProfile(Settings):

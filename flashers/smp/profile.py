@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ...transports.serial.opening import MOST_RATE
 from ..flasher import Address
-from ..serial.profile import MOST_RATE
 from ..settings import Field, Settings
 from .codec import LINE_LENGTH
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
+from ...transports.serial.opening import MOST_RATE
 from ..can.question import ArbitrationId, CanVersion, FrameBytes, QuestionAddress
 from ..flasher import Address
 from ..memory import MemoryMap
 from ..memory_runs import MemoryRun, check_apart, listed, regions
 from ..serial.boot_pins import Output, PinSettings
-from ..serial.profile import MOST_RATE, SerialProfile
+from ..serial.profile import SerialProfile
 from ..settings import Before, Field, Settings, in_words
 from ..vector_table import VectorTable
 from .codec import WORD

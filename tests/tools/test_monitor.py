@@ -157,6 +157,20 @@ port = "/dev/ttyUSB7"
 """
 
 
+def test_without_a_bench_file_the_form_of_a_target_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("PROXYFLASH_BENCH", raising=False)
+    assert commands.run(["monitor", "can0"]) == 12
+    said = capsys.readouterr().err
+    assert said.startswith("E-BENCH-MISSING ")
+    assert "Or name the bus as a target, such as socketcan:can0: proxyflash help targets" in said
+    assert commands.run(["monitor"]) == 12
+    assert "socketcan" not in capsys.readouterr().err
+
+
 def test_a_bench_in_use_is_heard_and_what_has_one_reader_is_left_out(car: Car, tmp_path: Path) -> None:
     file = tmp_path / "bench.toml"
     file.write_text(BENCH.format(channel=car.name))

@@ -398,6 +398,13 @@ def test_bad_settings(pty: Pty, keys: dict[str, Any], word: str) -> None:
     assert word in caught.value.cause
 
 
+def test_a_rate_beyond_32_bits_is_refused_before_anything_is_opened() -> None:
+    for rate in (2**31, 2**40, 10**3000):
+        with pytest.raises(SerialSettings, match="greater than 2,147,483,647 bit/s"):
+            SerialPort.check("uart", {"url": "/dev/ttyS0", "baudrate": rate})
+    SerialPort.check("uart", {"url": "/dev/ttyS0", "baudrate": 2**31 - 1})
+
+
 def test_a_file_is_no_port(tmp_path: Path) -> None:
     path = tmp_path / "firmware.bin"
     path.write_bytes(b"")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from ...enumerators.described import describers
-from ...enumerators.errors import ComponentUnknown, NotSilent, OneReader
+from ...enumerators.errors import BenchMissing, ComponentUnknown, NotSilent, OneReader
 from ...enumerators.target import is_target
 from ...flashers.describing import Describer, Describing, Line, id_text
 from ...transports import clock, private_files
@@ -186,7 +186,14 @@ def _opened(
     heard: list[tuple[Bench, Transport]] = []
     every: dict[str, list[Describer]] = {}
     known: dict[str, BusSpec] = {}
-    for bench in session.benches(targets):
+    try:
+        benches = session.benches(targets)
+    except BenchMissing as error:
+        if targets or not words or session.bench_path is not None:
+            raise
+        other = f"Or name the bus as a target, such as socketcan:{words[0]}: proxyflash help targets"
+        raise error.advised(f"{error.remedy}. {other}") from error
+    for bench in benches:
         for bus in _buses(bench, words) if not targets else list(bench.file.spec.bus):
             spec = bench.file.spec.bus[bus]
             if bus in known:

@@ -68,6 +68,8 @@ SCHEMA: Mapping[str, Mapping[str, Any]] = {
     "hupcl": {"type": "boolean", "description": "Whether DTR and RTS are released when the port is closed."},
 }
 """What an editor shows of the keys."""
+MOST_RATE = 0x7FFF_FFFF
+"""Bit/s. pyserial gives Linux a bit rate as a signed number of 32 bits."""
 LEAST_RATE = 300
 """Bit/s. No bootloader is as slow."""
 _NOT_PYSERIALS = ("url", "dtr", "rts", "hupcl")
@@ -101,6 +103,8 @@ def checked(settings: Mapping[str, Any]) -> None:
         raise SerialSettings("a serial bus needs a url", remedy='Give it one, such as url = "/dev/ttyUSB0".')
     if settings.get("baudrate", 1) < 1:
         raise SerialSettings(f"baudrate = {settings['baudrate']} is not a bit rate").about("baudrate")
+    if settings.get("baudrate", 1) > MOST_RATE:
+        raise SerialSettings(f"baudrate is greater than {MOST_RATE:,} bit/s").about("baudrate")
 
 
 def check(settings: Mapping[str, Any]) -> None:
