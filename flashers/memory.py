@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import groupby
@@ -128,6 +128,11 @@ class Region:
                 for index in range(first, last):
                     yield Range(unit_start + index * run.size, run.size)
             unit_start = run_end
+
+
+def listed(regions: Iterable[Region]) -> str:
+    """The regions with their first and last addresses, for a message."""
+    return "; ".join(f"{one.name} from 0x{one.start:08X} to 0x{one.end - 1:08X}" for one in regions)
 
 
 def uniform(name: str, start: int, size: int, unit: int, **facts: Any) -> Region:

@@ -11,7 +11,7 @@ from .events import Phase
 from .flasher import Bootloader, Capability, MemoryAccess, compare_digest
 from .image import FirmwareImage, Segment
 from .lookout import Lookout
-from .memory import Erase, MemoryMap, Range, Region
+from .memory import Erase, MemoryMap, Range, Region, listed
 from .plan import FlashPlan
 from .reporter import Reporter
 from .strategy import Strategy
@@ -94,7 +94,11 @@ class MemoryStrategy(Strategy):
         for item in ranges:
             region = memory.region_of(item.start)
             if region is None or region.erase is Erase.NEVER or item.end > region.end:
-                raise Unsupported(f"{item} is not memory of this part that can be erased")
+                able = listed(one for one in memory.regions if one.erase is not Erase.NEVER)
+                raise Unsupported(
+                    f"{item} is not memory of this part that can be erased",
+                    remedy=f"Give --start and --size within one of: {able}." if able else None,
+                )
             units |= {unit.start: unit for unit in region.erase_units(item.start, item.end)}
         return self._erase(tuple(units[start] for start in sorted(units)))
 

@@ -116,6 +116,17 @@ def test_erase_takes_whole_units(desk: Desk) -> None:
     assert done.document["erased_bytes"] == 16384
 
 
+@pytest.mark.parametrize("words", [("erase", "imu"), ("read", "imu", "page.bin")])
+def test_a_range_outside_of_the_memories_names_them_and_the_named_range_works(
+    desk: Desk, words: tuple[str, ...]
+) -> None:
+    done = desk.run(*words, "--start", "0x10", "--size", "0x400")
+    assert (done.status, done.err.split()[0]) == (2, "E-UNSUPPORTED")
+    found = re.search(r"within one of its memories: flash from (0x08000000) to 0x[0-9A-F]{8}", done.err)
+    assert found is not None, done.err
+    assert desk.run(*words, "--start", found[1], "--size", "0x400").status == 0
+
+
 def test_reset_waits_for_the_application(desk: Desk) -> None:
     assert desk.run("reset", "imu").out == "imu  -> 1.4.2  OK  power cycled\n"
     assert desk.run("erase", "imu", "--start", "0x08000000", "--size", "4").status == 0

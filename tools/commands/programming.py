@@ -16,7 +16,7 @@ from ...flashers.flasher import Capability, SlotAccess
 from ...flashers.formats import keeps_addresses
 from ...flashers.formats import save as save_image
 from ...flashers.image import FirmwareImage, join
-from ...flashers.memory import Erase, Range
+from ...flashers.memory import Erase, Range, listed
 from ...flashers.programmer import FlashResult, Programmer
 from ...flashers.slot_strategy import unerasable
 from ...transports import named_files
@@ -245,9 +245,13 @@ def read(session: Session, name: str, out: Path, start: int | None, count: int |
 
 
 def _inside(programmer: Programmer, wanted: Range) -> Range:
-    region = programmer.memory_map().region_of(wanted.start)
+    memory = programmer.memory_map()
+    region = memory.region_of(wanted.start)
     if wanted.size == 0 or region is None or wanted.end > region.end:
-        raise Unsupported(f"{wanted.size:,} bytes from 0x{wanted.start:08X} on are not in one memory of this part")
+        raise Unsupported(
+            f"{wanted.size:,} bytes from 0x{wanted.start:08X} on are not in one memory of this part",
+            remedy=f"Give --start and --size of at least one byte within one of its memories: {listed(memory.regions)}.",
+        )
     return wanted
 
 
