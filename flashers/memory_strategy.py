@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from . import plan as planning
-from .errors import PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported, WrongLayout
+from .errors import PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported, VerifyMismatch, WrongLayout
 from .events import Phase
 from .flasher import Bootloader, Capability, MemoryAccess, compare_digest
 from .image import FirmwareImage, Segment
 from .lookout import Lookout
-from .memory import Erase, MemoryMap, Range, Region, listed
+from .memory import Erase, MemoryMap, Range, Region, Watch, listed
 from .plan import FlashPlan
 from .reporter import Reporter
 from .strategy import Strategy
@@ -21,6 +21,10 @@ SAMPLE = 64
 MISSES = 4
 """When this many units in a row differ, the rest is taken to differ too."""
 UNVERIFIABLE = "this part gives no way to verify what it holds"
+DESCRIBED_REMEDY = (
+    "If its profile gives memory: are start and erase_unit as the part has them, and write_alignment where it is a key? "
+    "Then run the same command again."
+)
 REFUSALS = (PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported)
 """Answers by which a part says that it did not do what was asked."""
 
@@ -246,9 +250,17 @@ class MemoryStrategy(Strategy):
             elif not self.has(Capability.DIGEST | Capability.READ):
                 raise Unsupported(UNVERIFIABLE)
             else:
-                method = self._verify_parts(parts, total)
+                try:
+                    method = self._verify_parts(parts, total)
+                except VerifyMismatch as error:
+                    raise self._advised(error, plan) from None
             finish(method)
         return method
+
+    def _advised(self, error: VerifyMismatch, plan: FlashPlan) -> VerifyMismatch:
+        """Written in blocks of a wrong size, a part holds something else than the image each time."""
+        region = self.memory.memory_map().region_of(plan.writes[0].address) if plan.writes else None
+        return error.advised(DESCRIBED_REMEDY) if region is not None and region.watch is not Watch.NO else error
 
     def _verify_parts(self, parts: Sequence[Segment], total: int) -> str:
         done = 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from ...transports.serial.opening import MOST_RATE
 from ..flasher import Address
 from ..memory_runs import MemoryRun, check_apart, listed
 from ..serial.boot_pins import Output, PinSettings
-from ..serial.profile import MOST_RATE, SerialProfile
+from ..serial.profile import SerialProfile
 from ..settings import Before, Field, Settings
 
 EXAMPLE = "[{start = 0x6000_0000, size = 0x40_0000, erase_unit = 0x1000}]"

@@ -134,6 +134,23 @@ emulated = {{part = "{part}", boot0 = true, firmware = "old.bin"}}
     assert said in done.err
 
 
+@pytest.mark.parametrize(("unit", "code"), [(64, "E-PART-LAYOUT"), (256, "E-VERIFY-MISMATCH"), (128, "")])
+def test_pages_of_another_size_are_said_to_be_wrong(desk: Desk, unit: int, code: str) -> None:
+    """The pages of an ATmega328P have 128 bytes (its data sheet, "Page Size")."""
+    (desk.folder / "old.bin").write_bytes(bytes(range(1, 251)) * 8)
+    (desk.folder / "app.bin").write_bytes(bytes(range(250, 0, -1)) * 4)
+    wired(desk, "serial", f"""
+protocol = "stk500v1"
+emulated = {{part = "atmega328p-optiboot", firmware = "old.bin"}}
+[component.profile]
+memory = [{{start = 0, size = 0x7E00, erase_unit = {unit}}}, {{start = 0x7E00, size = 0x200, erase_unit = {unit}, boot = true}}]
+""", "baudrate = 115_200")  # fmt: skip
+    done = desk.run("flash", "part", desk.folder / "app.bin", "--no-boot")
+    assert (done.status == OK, code in done.err, "erase_unit" in done.err or "erase units" in done.err) == (
+        not code, True, bool(code),
+    ), done.err  # fmt: skip
+
+
 @pytest.mark.parametrize(("part", "unit"), [("stm32l073xz", 128), ("stm32h743xi", 0x2_0000)])
 def test_what_is_known_of_a_family_stays_where_its_memory_is_described(desk: Desk, part: str, unit: int) -> None:
     """An erased byte of an STM32L0 is 0x00 (RM0367); an STM32H7 programs 32 bytes at once (RM0433)."""
