@@ -20,6 +20,8 @@ from .format import Format
 SUFFIX = struct.Struct("<4H3sBI")
 """bcdDevice, idProduct, idVendor, bcdDFU, ucDfuSignature, bLength, dwCRC."""
 SUFFIX_SIGNATURE = b"UFD"
+SUFFIX_SIGNATURE_TO_END = 8
+"""Bytes from the suffix's signature to its end."""
 BCD_DFU = 0x0100
 BCD_DFUSE = 0x011A
 ANY = 0xFFFF
@@ -145,10 +147,7 @@ def _number(image: FirmwareImage, key: str, default: int, most: int) -> int:
 
 def _without_suffix(data: bytes, source: str) -> tuple[bytes, dict[str, int | str]]:
     if not has_suffix(data[-SUFFIX.size :]):
-        raise ImageFormat(
-            f"{source}: offset 0x{max(0, len(data) - SUFFIX.size):X}: no DFU suffix",
-            remedy="Is it cut short? If it is a raw binary, add a suffix with dfu-suffix, or let its name end in .bin.",
-        )
+        raise _no_suffix(data, source)
     device, product_id, vendor_id, _, _, length, crc = SUFFIX.unpack_from(data, len(data) - SUFFIX.size)
     if length > len(data):
         raise ImageFormat(
@@ -165,6 +164,28 @@ def _without_suffix(data: bytes, source: str) -> tuple[bytes, dict[str, int | st
         )
     told = {"vendor_id": vendor_id, "product_id": product_id, "device": device}
     return data[:-length], {key: value for key, value in told.items() if value != ANY}
+
+
+def _no_suffix(data: bytes, source: str) -> ImageFormat:
+    """What is known of a file that does not end in a suffix."""
+    end = data.rfind(SUFFIX_SIGNATURE + bytes([SUFFIX.size])) + SUFFIX_SIGNATURE_TO_END
+    if SUFFIX.size <= end < len(data) and data[end - 4 : end] == _jamcrc(memoryview(data)[: end - 4]).to_bytes(
+        4, "little"
+    ):
+        return ImageFormat(
+            f"{source}: offset 0x{end:X}: {len(data) - end:,} bytes after the DFU suffix",
+            remedy=f"Cut them off: the file has {end:,} bytes without them.",
+        )
+    cause = f"{source}: offset 0x{max(0, len(data) - SUFFIX.size):X}: no DFU suffix"
+    if len(data) >= PREFIX.size and PREFIX.unpack_from(data)[:3] == (PREFIX_SIGNATURE, PREFIX_VERSION, len(data)):
+        return ImageFormat(
+            f"{cause}; all that its DfuSe prefix announces is there",
+            remedy="Add a suffix: dfu-suffix --spec 0x011A --add FILE",
+        )
+    return ImageFormat(
+        cause,
+        remedy="Is it cut short? If it is a raw binary, add a suffix with dfu-suffix, or let its name end in .bin.",
+    )
 
 
 def _jamcrc(data: memoryview) -> int:

@@ -130,11 +130,23 @@ def test_a_longer_suffix_is_left_out_whole() -> None:
         (b"UFD", "offset 0x0: no DFU suffix"),
         (suffixed(b"firmware")[:-1], "offset 0x7: no DFU suffix"),
         (suffixed(b"firmware", length=15), "offset 0x8: no DFU suffix"),
+        (suffixed(b"firmware") + b"\0\0", "offset 0x18: 2 bytes after the DFU suffix"),
+        (suffixed(b"firmware")[:-1] + b"\0\0\0", "offset 0xA: no DFU suffix"),
         (suffixed(b"firmware", length=25), "offset 0x13: the DFU suffix announces 25 bytes, and the file has 24"),
         (b"F" + suffixed(b"firmware")[1:], "offset 0x14: the DFU suffix has the CRC 0x"),
         (suffixed(b"firmware")[:-1] + b"\0", "offset 0x14: the DFU suffix has the CRC 0x00"),
     ],
-    ids=["none", "short", "cut", "too short", "too long", "another byte", "another CRC"],
+    ids=[
+        "none",
+        "short",
+        "cut",
+        "too short",
+        "more behind",
+        "another CRC, and more behind",
+        "too long",
+        "another byte",
+        "another CRC",
+    ],
 )
 def test_what_is_wrong_with_a_suffix_is_said_with_its_offset(data: bytes, cause: str) -> None:
     with pytest.raises(ImageFormat) as raised:
@@ -265,10 +277,14 @@ def test_what_is_wrong_with_a_dfuse_file_is_said_with_its_offset(data: bytes, ca
     assert raised.value.cause == f"fw.dfu: {cause}"
 
 
-def test_a_dfuse_file_without_its_suffix_is_cut_short(tmp_path: Path) -> None:
-    (tmp_path / "fw.dfu").write_bytes(ONE)
-    with pytest.raises(ImageFormat, match="no DFU suffix"):
+@pytest.mark.parametrize(("data", "advice"), [(ONE, "dfu-suffix --spec 0x011A --add"), (ONE[:-1], "Is it cut short?")])
+def test_a_dfuse_file_without_its_suffix_is_cut_short_if_its_contents_are(
+    tmp_path: Path, data: bytes, advice: str
+) -> None:
+    (tmp_path / "fw.dfu").write_bytes(data)
+    with pytest.raises(ImageFormat, match="no DFU suffix") as raised:
         load(tmp_path / "fw.dfu")
+    assert advice in raised.value.remedy
 
 
 # Writing.
