@@ -46,7 +46,7 @@ def emulate(file: BenchFile, bus: str, folder: Path | None) -> EmulatedBus:
         if entry.spec.bus == bus
     ]
     try:
-        return EmulatedBus(bus, spec.kind, spec.settings, parts, faults=spec.faults.model_dump(), pace=spec.pace)
+        return EmulatedBus(bus, spec.kind, file.settings(bus), parts, faults=spec.faults.model_dump(), pace=spec.pace)
     except BadDevice as error:
         place = _place(file, bus, error)
         key = ".".join(item for item in place if isinstance(item, str))

@@ -7,8 +7,9 @@ for that.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 from ...transports import clock
@@ -244,6 +245,7 @@ class Stm32FdcanFlasher(_Stm32OnCan):
     """On CAN FD, whose bit rates the bootloader doesn't change."""
 
     protocol = "stm32-fdcan"
+    bus_defaults: ClassVar[Mapping[str, Any]] = {"fd": True}
     Profile: ClassVar[type[Settings]] = Stm32FdcanProfile
 
     _commands = FdcanCommands

@@ -461,6 +461,19 @@ def test_two_components_of_a_bus_are_not_worked_on_at_once(tmp_path: Path) -> No
             second.connect()
 
 
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_bus_is_can_fd_by_default(emulated: bool, tmp_path: Path) -> None:
+    part = KINDS["stm32-fdcan"]()
+    file = tmp_path / "bench.toml"
+    bus = {"kind": "can", "emulated": True} if emulated else {"kind": "can", "interface": "virtual", "channel": "x"}
+    file.write_text(part.bench_file(bus=bus, emulated=part.emulated) if emulated else part.bench_file(bus=bus))
+    with Bench.open(file, state=tmp_path / "state") as bench:
+        assert bench.file.settings("b")["fd"] is True
+        if emulated:
+            assert bench.emulated_wire("b").data_bitrate == 2_000_000
+            assert bench.component("part").look().presence is Presence.ABSENT
+
+
 # The bit rate.
 
 
