@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import can
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from proxyflash.emulators.can.wire import CanWire
+from proxyflash.emulators.replay.session import Replay
 from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.benchfile.schema import load
 from proxyflash.enumerators.component import Presence
+from proxyflash.enumerators.described import describers
+from proxyflash.flashers.describing import described
 from proxyflash.flashers.errors import (
     NoResponse,
     OperationFailed,
+    PartError,
     PartProtected,
     PartRefused,
     PartWrongMode,
@@ -33,6 +40,8 @@ from proxyflash.testing.rig import Rig, settled
 from proxyflash.tests.flashers.test_contract import KINDS
 from proxyflash.transports import clock
 from proxyflash.transports.can.bus import CanBus
+from proxyflash.transports.recording.formats import Recording
+from proxyflash.transports.recording.recorder import Recorder
 from proxyflash.updates.engine.scheduling import limits_of
 
 Frame = tuple[int, str]
@@ -524,6 +533,79 @@ def test_a_bit_rate_that_speed_has_no_code_for(tmp_path: Path) -> None:
         assert isinstance(error, ProfileWrong)
         assert "125_000" in str(error.remedy)
         assert settled(bench) in ("1.4.2", None)
+
+
+@pytest.mark.parametrize("kind", ["stm32-can", "stm32-can-openbl", "stm32-fdcan"])
+def test_a_recorded_flash_replays(kind: str, tmp_path: Path) -> None:
+    rig = Rig(KINDS[kind](), tmp_path, size=3000, pace=1)
+    recorder = Recorder()
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "recorded", recorder=recorder) as bench:
+        settled(bench)
+        assert rig.flash(bench).version == "1.5.0"
+    replay = Replay(Recording(tuple(recorder.records())))
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "replayed", replay=replay) as bench:
+        bench.component("part").await_version()
+        assert rig.flash(bench).version == "1.5.0"
+    replay.finish()
+    replay.close()
+    words = [line.words for line in described(recorder.records(), describers(load(tmp_path / "bench.toml")))]
+    assert "Write Memory 256 bytes" in words
+    assert "Go 0x08000000" in words
+    assert not any(line.startswith("unknown") for line in words)
+
+
+class Babbler:
+    """Answers each frame with the next ones of a list, whatever they are."""
+
+    def __init__(self, turns: Sequence[Sequence[tuple[int, bytes]]], *, fd: bool) -> None:
+        self._turns = list(turns)
+        self._fd = fd
+        self.wire = CanWire(uuid.uuid4().hex, pace=0, data_bitrate=2_000_000 if fd else None)
+        self._node = self.wire.attach("babbler", self._received)
+
+    def _received(self, message: can.Message) -> None:
+        turn = self._turns.pop(0) if self._turns else ()
+
+        def answer() -> None:
+            for identifier, data in turn:
+                self._node.send(can.Message(arbitration_id=identifier, is_extended_id=False, data=data, is_fd=self._fd))
+
+        clock.Thread(target=answer, name="babbler").start()
+
+
+FRAMES = st.lists(
+    st.lists(
+        st.tuples(
+            st.sampled_from((0x00, 0x02, 0x04, 0x11, 0x31, 0x43, 0x44, 0x79)),
+            st.sampled_from((b"", b"\x79", b"\x1f", b"\xff", bytes(8), b"\x79" * 8, bytes(2))),
+        ),
+        max_size=4,
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(FRAMES, st.booleans(), st.sampled_from(range(5)))
+def test_whatever_a_loader_answers(turns: list[list[tuple[int, bytes]]], fd: bool, what: int) -> None:
+    """A result, or an error of the part, within its time."""
+    babbler = Babbler(turns, fd=fd)
+    bus = CanBus.open("b", babbler.wire.host_settings())
+    host = (FdcanCommands if fd else CanCommands)(bus, answer=0.1)
+    actions: list[Callable[[], object]] = [
+        host.get,
+        lambda: len(host.read_memory(0x08000000, 20)) == 20,
+        lambda: host.write_memory(0x08000000, bytes(16), blank=0xFF, seconds=0.1),
+        lambda: host.erase_pages([3, 4], extended=fd, seconds=0.1),
+        host.sync,
+    ]
+    began = clock.monotonic()
+    with suppress(PartError):
+        assert actions[what]() is not False or what == 4
+    assert clock.monotonic() - began < 60
+    host.close()
+    bus.close()
+    babbler.wire.close()
 
 
 def frames_of(bench: Bench, action: Callable[[], object]) -> list[int]:
