@@ -66,7 +66,8 @@ class CanTrack(Track):
         return len(self._numbers)
 
     def host_settings(self, channel: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        return {"interface": "proxyflash-replay", "channel": channel, "fd": bool(settings.get("fd", False))}
+        rates = {key: settings[key] for key in ("bitrate", "data_bitrate") if key in settings}
+        return {"interface": "proxyflash-replay", "channel": channel, "fd": bool(settings.get("fd", False)), **rates}
 
     def send(self, frame: CanFrame) -> None:
         """Raises ReplayMismatch."""

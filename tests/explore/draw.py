@@ -111,7 +111,8 @@ def _bench(chance: random.Random, count: int) -> tuple[list[Bus], list[Part]]:
     pace = 1.0 if chance.random() < 0.06 else 0.0
     for number in range(1, count + 1):
         family = _family(chance, buses)
-        shared = [bus for bus in buses if bus.kind == family.kind != "serial"]
+        taken = {part.bus for part in parts if part.family.alone} if family.alone else set()
+        shared = [bus for bus in buses if bus.kind == family.kind != "serial" and bus.name not in taken]
         if shared and (len(buses) == 4 or chance.random() < 0.8):
             bus = chance.choice(shared)
         else:

@@ -33,6 +33,8 @@ class Family:
     by_hand: bool = False
     checked: bool = True
     """Whether a bit that is turned in what it sends and gets is noticed by a checksum."""
+    alone: bool = False
+    """Whether it shares a bus with no other part of such a family: one part of a bus at a time is in its bootloader."""
     weight: int = 4
     """How often it is drawn."""
 
@@ -113,6 +115,25 @@ answer = 0.1
         0x08002000,
         (400, 5000),
         by_hand=True,
+        weight=3,
+    ),
+    Family(
+        "stm32-can",
+        "can",
+        """
+protocol = "stm32-can"
+address = {{version_request = {version_request}, version_response = {version_response}}}
+emulated = {{part = "stm32l476xg", firmware = "{firmware}"}}
+[component.profile]
+answer = 0.1
+start = 2.0
+enter = {{id = {version_request}, data = "b0 07"}}
+version = {{match = "FW ([0-9.]+)"}}
+""",
+        0x08000000,
+        (400, 5000),
+        checked=False,
+        alone=True,
         weight=3,
     ),
     Family(
