@@ -96,7 +96,8 @@ class _Stm32OnCan(Stm32Memory):
         version = ask_version(bus, address, profile.version, deadline.sooner(profile.answer))
         if version is not None:
             return ProbeResult(State.RUNNING, Identity(version=version))
-        if not active:
+        # While a part is worked on, its loader takes any frame for what it waits for.
+        if not active or bus in _connected:
             return None
         flasher = cls(bus, address, profile)
         try:

@@ -175,6 +175,17 @@ def test_erasing_pages(script: Script) -> None:
         host.erase_pages([5, 7], extended=False, seconds=0.5)
 
 
+def test_an_erase_that_is_acknowledged_twice_in_all() -> None:
+    """A loader that says nothing of the numbers themselves: once it waits for a command again the erase is over."""
+    script: Script = (
+        ((0x43, "00"), [(0x43, ACK)]),
+        ((0x43, "05"), [(0x43, ACK)]),
+        ((0x79, "05" * 8), [(0x79, NACK)]),
+    )
+    with talking(*script) as (host, _):
+        host.erase_pages([5], extended=False, seconds=0.1)
+
+
 @pytest.mark.parametrize("count", [2, 3], ids=["ROM", "OpenBL"])
 def test_erasing_all_drains_what_comes_beyond(count: int) -> None:
     script = (((0x43, "ff"), answers(0x43, *[ACK] * count)), ((0x02, ""), answers(0x02, ACK, "0413", ACK)))
@@ -460,6 +471,24 @@ def test_an_update_works_on_one_part_of_a_bus_after_the_other(tmp_path: Path) ->
     rig = Rig(type("Changed", (kind,), {"bus": {**kind.bus, "at_once": 4}})(), tmp_path)
     with rig.powered() as bench:
         assert limits_of(bench) == {"b": 1}
+
+
+def test_nothing_is_asked_on_a_bus_whose_part_is_worked_on(tmp_path: Path) -> None:
+    """A loader in the middle of a block would take the question for data."""
+    kind = KINDS["stm32-can"]
+    file = tmp_path / "bench.toml"
+    rig = Rig(type("Changed", (kind,), {"bus": {**kind.bus, "probe": True}})(), tmp_path)
+    file.write_text(file.read_text() + OTHER)
+    with rig.powered() as bench:
+        other = bench.emulated_device("other").node  # type: ignore[attr-defined]
+        other.node.power(False)
+        seen: list[int] = []
+        bench.emulated_wire("b").attach("ear", lambda message: seen.append(message.arbitration_id))
+        with bench.component("part").programmer() as programmer:
+            programmer.connect()
+            seen.clear()
+            bench.component("other").look()
+            assert set(seen) <= {0x122}
 
 
 def test_two_components_of_a_bus_are_not_worked_on_at_once(tmp_path: Path) -> None:
