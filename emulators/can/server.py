@@ -159,6 +159,8 @@ class _Client:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def _serve(self) -> None:
+        # First of all: once it is on the wire, a frame may come that waited for somebody to acknowledge it.
+        self._send(RECORD.pack(MAGIC, NO_FRAME | (FD if self._wire.data_bitrate else 0), 0, TRANSMIT_QUEUE, 0.0, b""))
         node = self._wire.attach(
             "client",
             lambda message: self._send(pack(message)),
@@ -167,7 +169,6 @@ class _Client:
             lost=self._hang_up,
         )
         self._writer.start()
-        self._send(RECORD.pack(MAGIC, NO_FRAME | (FD if self._wire.data_bitrate else 0), 0, TRANSMIT_QUEUE, 0.0, b""))
         try:
             for record in _records(self._socket):
                 message = unpack(record)

@@ -234,8 +234,11 @@ class CanopenFlasher(SlotBootloader):
                 return True
             ident = self._address.ident
             if self._address.lss and ident is not None:
+                self._nmt.drain()
                 with lss.master(self._bus) as master:
                     self._is_assigned |= master.assign(ident, self._node)
+                # It boots up under its node id.
+                self._nmt.recv(POLL_SECONDS)
             if deadline.expired:
                 return self._address.lss and self._answers()
             clock.sleep(min(began.remaining, deadline.remaining))

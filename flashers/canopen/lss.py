@@ -53,11 +53,14 @@ class LssMaster:
     def scan(self, deadline: Deadline) -> Iterator[Ident]:
         """The nodes without a node id (fastscan, CiA 305, 7.4.4), one after the other; they notice nothing else of it."""
         self._send(codec.lss(Lss.SWITCH_ALL, 0))
+        found: set[Ident] = set()
         try:
             while not deadline.expired and self._matches(0, 0x80, 0, 0):
                 ident = self._one(deadline)
-                if ident is None:
+                # Some nodes take part again after they were found.
+                if ident is None or ident in found:
                     return
+                found.add(ident)
                 yield ident
         finally:
             self._send(codec.lss(Lss.SWITCH_ALL, 0))

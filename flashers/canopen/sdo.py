@@ -172,7 +172,8 @@ class Sdo:
             data = bytes(frame.data)
             if len(data) != codec.FRAME:
                 continue
-            if data[0] == 0x80 and data[1:4] == place:
+            # Of a segment, some servers name no object.
+            if data[0] == 0x80 and data[1:4] in (place, bytes(3)):
                 raise Aborted(int.from_bytes(data[4:], "little"), what)
             if fits(data):
                 return data

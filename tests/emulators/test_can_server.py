@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import can
 import pytest
@@ -86,6 +87,26 @@ def test_the_greeting(served: Served) -> None:
         client.connect(str(served.path))
         identifier, flags, length, credits, stamp, data = RECORD.unpack(client.recv(RECORD.size, socket.MSG_WAITALL))
     assert (identifier, flags, length, credits, stamp, data) == (0x70667731, 32, 0, 32, 0.0, bytes(64))
+
+
+def test_the_greeting_comes_ahead_of_what_waited_for_the_client(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that starts sends its first frame until somebody acknowledges it."""
+    attach = served.wire.attach
+
+    def slow(*arguments: Any, **keys: Any) -> CanNode:
+        node = attach(*arguments, **keys)
+        clock.sleep(0.2)
+        return node
+
+    monkeypatch.setattr(served.wire, "attach", slow)
+    served.node.send(can.Message(arbitration_id=0x705, data=b"\0", is_extended_id=False), LONG)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(LONG)
+        client.connect(str(served.path))
+        records = [client.recv(RECORD.size, socket.MSG_WAITALL) for _ in range(2)]
+    assert [RECORD.unpack(record)[0] for record in records] == [0x70667731, 0x705]
 
 
 def test_a_frame_each_way_and_its_credit(served: Served) -> None:
