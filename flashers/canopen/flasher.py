@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from ...transports import clock
 from ...transports.can.bus import CanBus, CanId
 from ...transports.deadline import Deadline
-from ...transports.errors import NotAcknowledged, TransportError
+from ...transports.errors import TransportError
 from ..errors import (
     ImageWrongPart,
     Meaning,
@@ -101,7 +101,7 @@ class CanopenFlasher(SlotBootloader):
     ) -> ProbeResult | None:
         node = cls(bus, address, profile)
         try:
-            if not node._answers() and not node._is_awake(deadline.sooner(profile.answer)):
+            if not node._is_awake(deadline.sooner(2 * profile.answer)):
                 return None
             with _judged():
                 control = node._control()
@@ -214,24 +214,18 @@ class CanopenFlasher(SlotBootloader):
 
     # Who it is.
 
-    def _answers(self) -> bool:
-        try:
-            self._sdo.read(Object.DEVICE_TYPE, tries=1)
-        except LOST:
-            # A server that waits for the rest of a block takes a request for a piece of it.
-            with suppress(NotAcknowledged):
-                self._sdo.abort(Object.DEVICE_TYPE, 0)
-            return False
-        except Aborted:
-            pass
-        return True
-
     def _is_awake(self, deadline: Deadline) -> bool:
-        """Whether the device answers until then; a node without a node id gets its own."""
+        """Whether the device answers until then; a node without a node id gets its own.
+
+        It is asked often, for it may be restarting, and given more and more time, for it may be slow.
+        """
+        patience = POLL_SECONDS
         while True:
             began = Deadline.after(POLL_SECONDS)
-            if self._answers():
+            if self._sdo.is_there(min(patience, self._profile.answer)):
                 return True
+            if deadline.expired:
+                return False
             ident = self._address.ident
             if self._address.lss and ident is not None:
                 self._nmt.drain()
@@ -239,8 +233,7 @@ class CanopenFlasher(SlotBootloader):
                     self._is_assigned |= master.assign(ident, self._node)
                 # It boots up under its node id.
                 self._nmt.recv(POLL_SECONDS)
-            if deadline.expired:
-                return self._address.lss and self._answers()
+            patience *= 2
             clock.sleep(min(began.remaining, deadline.remaining))
 
     def _identity(self, control: int | None) -> Identity:
@@ -348,7 +341,7 @@ class CanopenFlasher(SlotBootloader):
         deadline, awake = Deadline.after(self._profile.start), False
         while True:
             with suppress(*LOST):
-                if (awake := self._is_awake(Deadline.after(0))) and done():
+                if (awake := self._is_awake(deadline)) and done():
                     return True
             if deadline.expired:
                 break

@@ -64,6 +64,20 @@ class Sdo:
     def close(self) -> None:
         self._channel.close()
 
+    def is_there(self, seconds: float) -> bool:
+        """Whether the server answers the read of its device type within that time, in whatever way."""
+        request = codec.upload(codec.Object.DEVICE_TYPE, 0)
+        try:
+            self._ask(request, _begins(0x40, 0xE0), codec.Object.DEVICE_TYPE, 0, "the read of its type", seconds, 0.0)
+        except LOST:
+            # A server that waits for the rest of a block takes a request for a piece of it.
+            with suppress(NotAcknowledged):
+                self.abort(codec.Object.DEVICE_TYPE, 0)
+            return False
+        except Aborted:
+            pass
+        return True
+
     def read(self, index: int, sub: int = 0, *, seconds: float = 0.0, tries: int = TRIES) -> bytes:
         """A value. `seconds`: of work that it costs the node."""
         what = f"the read of 0x{index:04X}:{sub}"
@@ -157,10 +171,20 @@ class Sdo:
         place = codec.multiplexer(index, sub)
         return self._ask(request, lambda data: data[0] & 0xE0 == kind and data[1:4] == place, index, sub, what, seconds)
 
-    def _ask(self, request: bytes, fits: Fits, index: int, sub: int, what: str, seconds: float = 0.0) -> bytes:
+    def _ask(
+        self,
+        request: bytes,
+        fits: Fits,
+        index: int,
+        sub: int,
+        what: str,
+        seconds: float = 0.0,
+        patience: float | None = None,
+    ) -> bytes:
         self._channel.drain()
         self._channel.send(request, SEND_SECONDS)
-        answer = self._heard(fits, Deadline.after(self._answer + seconds), index, sub, what)
+        patience = self._answer if patience is None else patience
+        answer = self._heard(fits, Deadline.after(patience + seconds), index, sub, what)
         if answer is None:
             raise silence(Meaning.LOST, f"no answer from {self._where} to {what}")
         return answer

@@ -52,7 +52,7 @@ def look(bench: Bench, rig: Rig) -> None:
     with component.programmer() as programmer:
         programmer.connect()
     rig.plan(bench)
-    if rig.part.protocol not in ("xmodem", "ymodem"):
+    if getattr(rig.part, "verifies", True):
         rig.verify(bench, rig.old_image)
 
 
@@ -92,6 +92,7 @@ def test_left_in_its_bootloader_by_another_command(kind: str, tmp_path: Path) ->
     "kind",
     [
         "uds",
+        "canopen",
         "katapult-can",
         "katapult-uart",
         "stm32-can",
