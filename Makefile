@@ -63,6 +63,7 @@ test: $(STAMP) $(LINKS)  ## ruff, mypy, and the tests that need no real time; CU
 	  $(SUITE) --simulated-time || failed=1; \
 	  $(SUITE) --simulated-time --bench hil_tests/benches/serial.toml -m 'not slow' || failed=1; \
 	  $(SUITE) --simulated-time --bench hil_tests/benches/katapult.toml -m 'not slow' || failed=1; \
+	  $(SUITE) --simulated-time --bench hil_tests/benches/canopen.toml -m 'not slow' || failed=1; \
 	  $(SUITE) --simulated-time --bench hil_tests/benches/stm32-can.toml -m 'not slow' || failed=1; \
 	  wait $$types || failed=1; cat build/mypy.log; exit $$failed
 
@@ -77,6 +78,7 @@ test-real-time: $(STAMP)  ## whole programs, ours and others', pseudo-terminals,
 	  $(SUITE) -k $(IN_REAL_TIME) || failed=1; \
 	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/serial.toml || failed=1; \
 	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/katapult.toml || failed=1; \
+	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/canopen.toml || failed=1; \
 	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/stm32-can.toml || failed=1; \
 	  exit $$failed
 

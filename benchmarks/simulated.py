@@ -7,6 +7,7 @@ The same code gives the same figure on any machine.
 Limits, of the bytes that each job needs and of the part's own times (the .toml files in emulators):
 
     stm32-uart, uds, dfu    as in stm32.py, uds.py, dfu.py
+    canopen                 as in canopen.py
     katapult-can            as in katapult.py
     stm32-can, stm32-fdcan  as in stm32_can.py
     ymodem                  as in ymodem.py, and the loader's texts: its menu, its answer to the key, its last word
@@ -45,7 +46,7 @@ from proxyflash.flashers.events import RunContext
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 
-from . import dfu, katapult, stm32, stm32_can, uds, ymodem
+from . import canopen, dfu, katapult, stm32, stm32_can, uds, ymodem
 from .can_frames import Bus
 from .measuring import ROOT, Failed
 from .table import Row
@@ -214,6 +215,22 @@ def uds_can(ecu: str, bus: Bus, size: int) -> Job:
         uds.limit(part, image, bus),
         start,
         start,
+    )
+
+
+def canopen_block(bus: Bus, size: int) -> Job:
+    part = canopen.facts()
+    image, old = _images(size, part["base"])
+    return Job(
+        f"CANopen, CAN {bus.bitrate // 1000}k, {size // KIB} KiB",
+        canopen.bench(bus),
+        image,
+        old,
+        canopen.limit(part, image, "2.0.0", bus),
+        part["base"],
+        None,
+        "the first question after each restart is lost, and a device is read again where it is looked at again",
+        0.97,
     )
 
 
@@ -466,6 +483,8 @@ JOBS: dict[str, Callable[[], Job]] = {
     "uds, CAN": lambda: uds_can("acme-r77", CLASSIC, 128 * KIB),
     "uds, CAN FD": lambda: uds_can("acme-r77", FD, 256 * KIB),
     "uds, CAN FD, long blocks": lambda: uds_can("acme-r88", FD, 256 * KIB),
+    "canopen": lambda: canopen_block(CLASSIC, 96 * KIB),
+    "canopen, fast": lambda: canopen_block(Bus(1_000_000), 112 * KIB),
     "katapult-can": lambda: katapult_can(CLASSIC, 64 * KIB),
     "katapult-can, fast": lambda: katapult_can(Bus(1_000_000), 112 * KIB),
     "katapult-uart": lambda: katapult_uart(115_200, 56 * KIB),

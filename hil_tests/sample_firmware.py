@@ -1,4 +1,4 @@
-"""Makes the releases of benches/serial.toml, katapult.toml and stm32-can.toml, which lie in benches/firmware.
+"""Makes the releases of benches/serial.toml, katapult.toml, canopen.toml and stm32-can.toml, which lie in benches/firmware.
 
     python -m proxyflash.hil_tests.sample_firmware
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..emulators import application
 from ..emulators.avr import part as avr_part
+from ..emulators.canopen import device as canopen_device
 from ..emulators.katapult import parts as katapult_parts
 from ..emulators.mcuboot import image as mcuboot_image
 from ..emulators.smp import part as smp_part
@@ -46,6 +47,10 @@ def head(version: str, size: int) -> bytes:
     return application.make(version, "T-1", "Acme", size, start=start)
 
 
+def encoder(version: str, size: int) -> bytes:
+    return application.make(version, "E-36", "Acme", size, start=canopen_device.parts()["encoder"]["base"])
+
+
 def drive(version: str, size: int) -> bytes:
     return application.make(version, "M-4", "Acme", size, start=0x0800_0000)
 
@@ -55,6 +60,7 @@ MAKERS: dict[str, Maker] = {
     "sonar": avr("S-8", "Fabrikam"),
     "valves": avr("V-16", "Acme"),
     "head": head,
+    "encoder": encoder,
     "drive": drive,
     "scale": modem("stm32l4-iap", "W-2", "Contoso"),
 }

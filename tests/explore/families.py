@@ -87,6 +87,26 @@ read = "upload"
         weight=2,
     ),
     Family(
+        "canopen",
+        "can",
+        """
+protocol = "canopen"
+address = {{node = {number}}}
+emulated = {{part = "encoder", firmware = "{firmware}"}}
+[component.profile]
+answer = 0.5
+identification = "crc32"
+slot_size = 0x1C000
+start = 2.0
+work = 3.0
+""",
+        0x08004000,
+        (400, 5000),
+        slots=((0x08004000, 0x08020000),),
+        address=False,
+        checked=False,
+    ),
+    Family(
         "katapult-can",
         "can",
         """

@@ -26,6 +26,7 @@ BOOTS = {
     "smp-recovery": None,
     "xmodem": None,
     "ymodem": None,
+    "canopen": None,
     "katapult-can": None,
     "katapult-uart": None,
 }
