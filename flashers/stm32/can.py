@@ -101,16 +101,19 @@ class _Stm32OnCan(Stm32Memory):
             return None
         flasher = cls(bus, address, profile)
         try:
-            if not flasher._loader.sync():
+            identity = flasher.identify()
+            # Another unique id is that of another part of the bus.
+            if identity is None or address.serial_number not in ("", identity.serial):
                 return None
-            identity = flasher._identify()
-            # Else it is another part of the bus.
-            is_meant = address.serial_number in ("", identity.serial)
-            return ProbeResult(State.BOOTLOADER, identity) if is_meant else None
+            return ProbeResult(State.BOOTLOADER, identity)
         except (TransportError, PartError):
             return None
         finally:
             flasher.close()
+
+    def identify(self) -> Identity | None:
+        """Who the part is that is in its bootloader. Raises PartError, TransportError."""
+        return self._identify() if self._loader.sync() else None
 
     def connect(self) -> Identity:
         other = _connected.get(self._bus)

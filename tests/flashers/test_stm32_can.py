@@ -15,6 +15,7 @@ import can
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from proxyflash.emulators import application
 from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.replay.session import Replay
 from proxyflash.enumerators.bench import Bench
@@ -401,6 +402,34 @@ def test_other_parts(shape: str, part: str, tmp_path: Path) -> None:
     rig = rig_of("stm32-can", tmp_path, part=part, shape=shape)
     with rig.powered() as bench:
         rig.ends_with_the_new_image(bench)
+
+
+@pytest.mark.parametrize(
+    ("kind", "emulated", "sent"),
+    [
+        ("stm32-can", {"part": "stm32f103xb", "shape": "rom"}, (0x43, "ff")),
+        ("stm32-can", {"part": "stm32f103xb", "shape": "openbl"}, (0x43, "ff")),
+        ("stm32-fdcan", {"part": "stm32g071xb"}, (0x44, "ffff")),
+    ],
+)
+def test_an_image_as_large_as_the_flash_erases_all_at_once(
+    kind: str, emulated: dict[str, str], sent: Frame, tmp_path: Path
+) -> None:
+    rig = rig_of(kind, tmp_path, **emulated)
+    image = application.make("1.5.0", "part", "Acme", 0x20000, start=0x08000000, seed=3)
+    (tmp_path / "whole.bin").write_bytes(image)
+    erases: list[Frame] = []
+
+    def heard(message: can.Message) -> None:
+        data = bytes(message.data)
+        if message.arbitration_id in (0x43, 0x44) and data != b"\x79":
+            erases.append((message.arbitration_id, data.hex()))
+
+    with rig.powered() as bench:
+        bench.emulated_wire("b").attach("ear", heard)
+        bench.component("part").flash(tmp_path / "whole.bin", address=0x08000000)
+        assert bench.emulated_device("part").flash.read(0x08000000, len(image)) == image
+    assert erases == [sent]
 
 
 @pytest.mark.parametrize("part", ["stm32g474xe", "stm32h743xi", "stm32g071xb"])
