@@ -52,6 +52,10 @@ if TYPE_CHECKING:
     from ..describing import Describer
 
 
+OTHER_LENGTH = 16
+"""Bytes by which two requests of ReadMemoryByAddress differ; addresses stay aligned to it."""
+
+
 class UdsFlasher(MemoryBootloader):
     """One ECU. The fingerprint is written before the first erase, not at `connect`, which changes nothing."""
 
@@ -445,11 +449,16 @@ class UdsFlasher(MemoryBootloader):
             raise
 
     def _read_memory(self, start: int, size: int) -> Iterator[bytes]:
+        """An answer says nothing of its address. So no request is as long as the one before: an answer that came twice is not
+        taken for the next one's."""
         step = self._profile.read_block
-        for address in range(start, start + size, step):
-            length = min(step, start + size - address)
+        address, length = start, 0
+        while left := start + size - address:
+            length, before = min(step, left), length
+            length -= OTHER_LENGTH if length == before and length > OTHER_LENGTH else 0
             where = encoded(("alfi", "address", "size"), self._profile, Subject(address, length))
             data = self._connection.request(bytes((Service.READ_MEMORY_BY_ADDRESS,)) + where)
             if len(data) != length:
                 raise ProtocolError(f"the part was asked for {length} bytes at 0x{address:08X}, and sent {len(data)}")
             yield data
+            address += length

@@ -552,7 +552,8 @@ class UdsProfile(Settings):
     read: Literal["none", "memory", "upload"] = "none"
     """How memory is read back: `"none"` not at all, `"memory"` by ReadMemoryByAddress, `"upload"` by RequestUpload."""
     read_block: int = Field(default=256, ge=1, le=4094)
-    """Bytes that one ReadMemoryByAddress requests."""
+    """Bytes that one ReadMemoryByAddress requests. Every second request is 16 bytes shorter, so that an answer that comes twice
+    is noticed."""
     sessions: Sessions = Sessions()
     """Session numbers of DiagnosticSessionControl."""
     security: Security = Security()

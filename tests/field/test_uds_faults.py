@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from proxyflash.emulators import application
 from proxyflash.emulators.can.isotp import IsoTpNode, Request
 from proxyflash.emulators.uds.ecu import Ecu
 from proxyflash.emulators.uds.nrc import Nrc
 from proxyflash.enumerators.component import Presence
+from proxyflash.flashers.formats import load
+from proxyflash.flashers.memory import Range
 from proxyflash.testing.thinning import Sweep
 from proxyflash.tests.flashers.makers import APP, Maker
 from proxyflash.tests.flashers.test_uds_published import NOT_VERIFIED, PUBLISHED, made
@@ -24,6 +27,24 @@ from proxyflash.transports.errors import ProxyflashError
 
 pytestmark = pytest.mark.simulated_time
 
+READABLE = """
+[bus.chassis]
+kind = "can"
+emulated = true
+bitrate = 500_000
+
+[[component]]
+name = "ecu"
+bus = "chassis"
+protocol = "uds"
+address = {request = 0x7E0}
+emulated = {part = "acme-r88"}
+
+[component.profile]
+memory = [{start = 0x2_0000, size = 0x8_0000, erase_unit = 8192, write_alignment = 8}]
+security = {key = "xor", secret = "5a5a5a5a"}
+read = "memory"
+"""
 Serve = Callable[[Ecu, Request], None]
 
 
@@ -196,6 +217,29 @@ def test_a_version_behind_a_session_and_a_key_bears_it(
             faulty.begin(place, times, happens)
             seen = component.look()
             assert (place, seen.presence, seen.version) == (place, Presence.OK, "1.5.0")
+
+
+@pytest.mark.parametrize("size", [256, 512, 1500, 1536])
+def test_an_answer_that_comes_twice_is_not_taken_for_the_next(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer of ReadMemoryByAddress has no address in it (ISO 14229-1:2020, 11.3): what follows would be shifted."""
+    maker = Maker(tmp_path, READABLE)
+    held = application.make("1.5.0", "radar", "Acme", 1536, start=0x20000)
+    maker.put((0x20000, held))
+    faulty = Faulty(monkeypatch)
+    with maker.opened() as component:
+        component.flash(maker.image)
+        faulty.begin()
+        with component.programmer() as programmer:
+            programmer.read([Range(0x20000, size)])
+        for place in range(1, faulty.requests + 1):
+            faulty.begin(place, 1, twice)
+            with component.programmer() as programmer:
+                assert programmer.read([Range(0x20000, size)])[0].data == held[:size], place
+            faulty.begin(place, 1, twice)
+            with component.programmer() as programmer:
+                assert programmer.verify(load(maker.image)) == "read back"
 
 
 def content(maker: Maker) -> bytes:
