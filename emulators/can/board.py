@@ -114,8 +114,17 @@ class CanBoard(Board):
 
     def _next(self) -> tuple[int, bytes]:
         """The next frame. Raises PowerLost, ResetPulled."""
-        self.wait(lambda: bool(self._inbox), None)
+        while True:
+            if (found := self._next_within(None)) is not None:
+                return found
+
+    def _next_within(self, seconds: float | None) -> tuple[int, bytes] | None:
+        """As `_next`; None: none came within `seconds`, or it was lost with the supply."""
+        if not self.wait(lambda: bool(self._inbox), seconds):
+            return None
         with self.changed:
+            if not self._inbox:
+                return None
             # It has something to do, until it waits again.
             self._idle.clear()
             at, message = self._inbox.popleft()

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
-from ..board import Board
+from ..can.board import CanDevice
 from ..can.wire import CanWire
-from ..device import DeviceSpec, EmulatedDevice, factory_content
+from ..device import DeviceSpec, factory_content
 from ..flash import NorFlash
 from ..keys import Range, Table
 from ..supply import Supply
@@ -39,11 +39,11 @@ class CanopenKeys(Table):
     """Milliseconds between heartbeats. 0: none are sent."""
 
 
-class CanopenDevice(EmulatedDevice):
+class CanopenDevice(CanDevice):
     """One node. The node id, `lss` and the serial number are those of the address, the program's number that of the profile."""
 
     keys = CanopenKeys
-    bus_kind: ClassVar[str] = "can"
+    node: CanopenNode
 
     def __init__(self, spec: DeviceSpec, wire: CanWire) -> None:
         settings = CanopenKeys.of(spec.settings, self.part_names())
@@ -84,22 +84,5 @@ class CanopenDevice(EmulatedDevice):
     def part_names(cls) -> Sequence[str]:
         return tuple(parts())
 
-    @property
-    def board(self) -> Board:
-        return self.node
-
-    @property
-    def application_version(self) -> str | None:
-        running = self.node.running
-        return None if running is None else running.version
-
-    def settle(self) -> None:
-        self.node.settle()
-
     def reset(self) -> None:
         self.node.reset()
-
-    def close(self) -> None:
-        self.node.close()
-        self.node.node.detach()
-        self.flash.close()

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections import deque
-from collections.abc import Mapping
-from typing import Any
-
-import can
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from ...transports import clock
 from .. import application
 from ..application import Application
-from ..board import Board, ResetPulled
+from ..board import ResetPulled
+from ..can.board import CanBoard
 from ..can.wire import CanWire
 from ..flash import FlashRefused, NorFlash
 from ..supply import Supply
@@ -25,10 +23,6 @@ from .lss import UNCONFIGURED, LssSlave
 from .sdo import Refused, Server
 
 RESET_SECONDS = 0.02
-FIFO = 3
-"""Frames that the controller keeps while the processor doesn't look at it."""
-BUFFER = 160
-"""Frames that the stack keeps unread."""
 NO_OBJECT, NO_SUB_INDEX, READ_ONLY, WRITE_ONLY = 0x0602_0000, 0x0609_0011, 0x0601_0002, 0x0601_0001
 INVALID_VALUE, WRONG_STATE, HARDWARE, TOO_LONG = 0x0609_0030, 0x0800_0022, 0x0606_0000, 0x0607_0012
 STOPPED, STARTED, CLEARED = 0, 1, 3
@@ -36,8 +30,10 @@ NO_PROGRAM, NOT_CLEARED, WRITE_ERROR = 1 << 1, 4 << 1, 5 << 1
 BOOT_UP, NMT_STOPPED, OPERATIONAL, PRE_OPERATIONAL = 0x00, 0x04, 0x05, 0x7F
 
 
-class CanopenNode(Board):
-    """`running`: the application that runs now; None in the bootloader."""
+class CanopenNode(CanBoard):
+    """One device."""
+
+    buffer: ClassVar[int] = 160
 
     def __init__(
         self,
@@ -53,13 +49,11 @@ class CanopenNode(Board):
         heartbeat: float,
         pace: float,
     ) -> None:
-        super().__init__(name, supply, pace=pace)
         self._part = part
         self._flash = flash
         self._serial = serial
         self._program = program
         self._heartbeat = heartbeat
-        self.running: Application | None = None
         self.state = BOOT_UP
         self.active = node
         """The node id that it has now."""
@@ -71,27 +65,20 @@ class CanopenNode(Board):
         self._place = 0
         self._rest = b""
         self._restarts = False
-        self._inbox: deque[tuple[float, can.Message]] = deque()
-        self._is_deaf = False
-        self._clock = 0.0
         self._next_beat = 0.0
-        self._wire = wire
-        self.node = wire.attach(name, self._received)
-        supply.listen(self.node.power)
-        supply.listen(self._switched)
+        # The wire may bring frames from now on.
+        super().__init__(name, supply, wire, None, pace=pace)
         flash.busy = self._work
 
     def _switched(self, on: bool) -> None:
         self._wanted = self._wanted and on
         if not on:
             self._lss.node = self._stored
-            with self.changed:
-                self._inbox.clear()
+        super()._switched(on)
 
     def firmware(self) -> None:
-        self.running, self._is_deaf, self._restarts = None, False, False
-        with self.changed:
-            self._inbox.clear()
+        self._restarted()
+        self._restarts = False
         wanted, self._wanted = self._wanted, False
         found = None if wanted else self._whole()
         self._control, self._status = (STARTED, 0) if found else (STOPPED, 0)
@@ -110,14 +97,19 @@ class CanopenNode(Board):
     def _boots(self) -> None:
         self.state = PRE_OPERATIONAL
         if self.active != UNCONFIGURED:
+            self._clock = clock.monotonic()
             self._send(0x700 + self.active, b"\0")
         self._next_beat = clock.monotonic() + self._heartbeat
 
     def _serve(self, server: Server) -> None:
-        frame = self._next()
+        left = max(0.0, self._next_beat - clock.monotonic()) if self._heartbeat else None
+        frame = self._next_within(left)
         if frame is None:
+            if clock.monotonic() < self._next_beat or not self._heartbeat:
+                return
             self._next_beat += self._heartbeat
             if self.active != UNCONFIGURED:
+                self._clock = clock.monotonic()
                 self._send(0x700 + self.active, bytes((self.state,)))
             return
         identifier, data = frame
@@ -242,41 +234,5 @@ class CanopenNode(Board):
         else:
             raise Refused(INVALID_VALUE)
 
-    # Its controller.
-
-    def _received(self, message: can.Message) -> None:
-        """On the wire's thread."""
-        if message.is_error_frame or message.is_remote_frame or message.is_extended_id:
-            return
-        if message.arbitration_id not in (0x000, 0x600 + self.active, 0x7E5):
-            return
-        with self.changed:
-            if len(self._inbox) < (FIFO if self._is_deaf else BUFFER):
-                self._inbox.append((self._wire.ended_at, message))
-                self.changed.notify_all()
-
-    def _next(self) -> tuple[int, bytes] | None:
-        """The next frame; None: it is time for a heartbeat. Raises PowerLost, ResetPulled."""
-        left = max(0.0, self._next_beat - clock.monotonic()) if self._heartbeat else None
-        if not self.wait(lambda: bool(self._inbox), left):
-            return None
-        with self.changed:
-            # It has something to do, until it waits again.
-            self._idle.clear()
-            at, message = self._inbox.popleft()
-        self._clock = max(self._clock, at)
-        return message.arbitration_id, bytes(message.data)
-
-    def _send(self, identifier: int, data: bytes) -> None:
-        self.tick()
-        self.node.send(can.Message(arbitration_id=identifier, is_extended_id=False, data=data), 5.0)
-
-    def _busy(self, seconds: float) -> None:
-        self._clock += seconds * self.pace
-        self.busy_real(self._clock - clock.monotonic() if self.pace else 0.0)
-
-    def _work(self, seconds: float) -> None:
-        """The flash works, and the processor with it."""
-        self._is_deaf = True
-        self._busy(seconds)
-        self._is_deaf = False
+    def _listens_to(self) -> Sequence[int]:
+        return (0x000, 0x600 + self.active, 0x7E5)
