@@ -26,6 +26,8 @@ from .world import Ended, World
 
 TRIES = 6
 """Commands that may be needed at the end, after everything is mended."""
+RESETS = re.compile("two resets|reset it twice")
+"""By which a remedy asks for a hand beside a command."""
 
 
 class Broken(Exception):
@@ -180,16 +182,23 @@ def _by_hand(world: World) -> None:
 
 def _advised(world: World, ended: Ended) -> tuple[str, ...]:
     """Follows the remedy of the last error; what the same command is to be given the next time."""
-    advice = ended.errors[-1].remedy if ended.errors else ""
-    if "two resets" in advice:
+    advice = _remedy(ended)
+    if RESETS.search(advice):
         _by_hand(world)
     if "--again" in advice:
         return ("--again",)
     if found := re.search(r"proxyflash .*?(resume|rollback)", advice):
-        _check(world, world.run(found[1]), ())
+        ended = world.run(found[1])
+        _check(world, ended, ())
+        if RESETS.search(_remedy(ended)):
+            _by_hand(world)
     else:
         _by_hand(world)
     return ()
+
+
+def _remedy(ended: Ended) -> str:
+    return ended.errors[-1].remedy if ended.errors else ""
 
 
 def _check(world: World, ended: Ended | None, more: Iterable[str]) -> None:
