@@ -296,8 +296,8 @@ class WrongLayout(PartError):
     code = "E-PART-LAYOUT"
     exit_status = ExitStatus.BAD_FILE
     default_remedy = (
-        "Give the part's erase units as memory in the component's profile, by its manual (proxyflash help bench-file), and "
-        "run the same command again. Then flash again whatever else was in the erased memory."
+        "Give the part's erase units in the component's profile (memory; for Katapult page_size), by its manual (proxyflash "
+        "help bench-file), and run the same command again. Then flash again whatever else was in the erased memory."
     )
 
 

@@ -22,7 +22,7 @@ MISSES = 4
 """When this many units in a row differ, the rest is taken to differ too."""
 UNVERIFIABLE = "this part gives no way to verify what it holds"
 DESCRIBED_REMEDY = (
-    "If its profile gives memory: are start and erase_unit as the part has them, and write_alignment where it is a key? "
+    "If its profile gives the part's memory: are start and erase_unit (page_size) right, and write_alignment if it is a key? "
     "Then run the same command again."
 )
 REFUSALS = (PartProtected, PartRefused, PartWrongMode, SecurityDenied, Unsupported)

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 
 from ..errors import ProfileWrong, WrongPart
-from ..memory import Erase, EraseRun, MemoryMap, Region
+from ..memory import Erase, EraseRun, MemoryMap, Region, Watch
 from ..vector_table import VectorTable
 from .codec import About
 from .profile import KatapultProfile
@@ -21,7 +21,7 @@ BLOCK_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One row; the file's head says what each value means."""
+    """One row; the file's head says what each value means. `is_described`: a person gave the erase units."""
 
     mcu: str
     base: int
@@ -30,6 +30,7 @@ class Part:
     erase_s: float
     block_s: float = BLOCK_SECONDS
     in_order: bool = False
+    is_described: bool = False
 
 
 @cache
@@ -66,6 +67,7 @@ def part_of(about: About, profile: KatapultProfile) -> Part:
         sectors,
         known.erase_s if known else UNKNOWN_SECONDS,
         known.block_s if known else UNKNOWN_SECONDS,
+        is_described=page is not None,
     )
 
 
@@ -95,6 +97,7 @@ def memory_of(part: Part, about: About) -> MemoryMap:
         write_alignment=about.block,
         erase=Erase.BY_WRITE,
         head=VectorTable(),
+        watch=Watch.FIRST if part.is_described else Watch.NO,
     )
     return MemoryMap((region,))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,23 @@ memory = [{{start = 0, size = 0x7E00, erase_unit = {unit}}}, {{start = 0x7E00, s
     assert (done.status == OK, code in done.err, "erase_unit" in done.err or "erase units" in done.err) == (
         not code, True, bool(code),
     ), done.err  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "status"), [(512, BAD_FILE), (1024, BAD_FILE), (2048, OK), (4096, OK)])
+def test_a_page_that_is_larger_than_described_is_seen_to_go(desk: Desk, page: int, status: int) -> None:
+    """An STM32F072 has pages of 2 KiB (RM0091, table 7): Katapult erases one with the first block that it gets for it."""
+    start = 0x0800_2000
+    vectors = struct.pack("<II", 0x2000_1000, start + 0x101)
+    (desk.folder / "old.bin").write_bytes(vectors + bytes(range(1, 251)) * 16)
+    (desk.folder / "new.bin").write_bytes(vectors + bytes(range(250, 0, -1)) * 16)
+    wired(desk, "can", f"""
+protocol = "katapult-can"
+address = {{uuid = "0e0d81e4210c"}}
+profile = {{page_size = {page}}}
+emulated = {{part = "toolhead-f072", firmware = "old.bin"}}
+""", "bitrate = 500_000")  # fmt: skip
+    done = desk.run("flash", "part", desk.folder / "new.bin", "--no-boot")
+    assert (done.status, "E-PART-LAYOUT" in done.err) == (status, status != OK), done.err
 
 
 @pytest.mark.parametrize(("part", "unit"), [("stm32l073xz", 128), ("stm32h743xi", 0x2_0000)])
