@@ -440,6 +440,35 @@ def test_other_parts_on_can_fd(opener: bool, part: str, tmp_path: Path) -> None:
         rig.ends_with_the_new_image(bench)
 
 
+KILLED = {
+    "erase": ("stm32-can", "stm32f103xb", (0x43, "00")),
+    "erase of seven": ("stm32-can", "stm32f405xg", (0x43, "06")),
+    "block": ("stm32-can", "stm32f405xg", (0x31, "08000800ff")),
+    "erase on CAN FD": ("stm32-fdcan", "stm32g474xe", (0x44, "0007")),
+    "block on CAN FD": ("stm32-fdcan", "stm32g474xe", (0x31, "08000800ff")),
+}
+"""By what the last frame of a command was that was killed: the loader waits for the rest."""
+
+
+@pytest.mark.parametrize("case", KILLED)
+def test_the_rest_of_a_killed_command_erases_nothing_else(case: str, tmp_path: Path) -> None:
+    kind, part, (identifier, data) = KILLED[case]
+    rig = rig_of(kind, tmp_path, part=part)
+    with rig.blank() as bench:
+        flash = bench.emulated_device("part").flash
+        flash.load(0x08010000, bytes(range(256)) * 256)
+        before = flash.read(0x08010000, flash.end - 0x08010000)
+        raw = bench.emulated_wire("b").attach("killed", lambda message: None)
+        query = (0x79, b"") if kind == "stm32-can" else (0x00, b"")
+        for number, sent in (query, (identifier, bytes.fromhex(data))):
+            is_fd = kind == "stm32-fdcan"
+            raw.send(can.Message(arbitration_id=number, is_extended_id=False, data=sent, is_fd=is_fd))
+            clock.sleep(0.1)
+        raw.detach()
+        rig.ends_with_the_new_image(bench)
+        assert flash.read(0x08010000, len(before)) == before
+
+
 OTHER = """
 [[component]]
 name = "other"
