@@ -54,10 +54,8 @@ class CanopenDiscovery(Discovery):
 
     @classmethod
     def asked(cls, bus: CanBus, *, active: bool, found: int) -> str:
-        if found:
+        if found or not active:
             return ""
-        if not active:
-            return f"listened for heartbeats of CANopen nodes for {LISTEN_SECONDS:g} s: no other node sends one"
         return "asked every CANopen node id for its device type, and by LSS for nodes without a node id: no other node answers"
 
 

@@ -321,6 +321,7 @@ class CanopenFlasher(SlotBootloader):
         while milliseconds and (frame := self._nmt.recv(deadline)) is not None:
             if (state := codec.heartbeat(bytes(frame.data))) is not None:
                 self._was_operational |= state == codec.OPERATIONAL
+            if state is not None or deadline.expired:
                 return
 
     def _await_stopped(self) -> None:

@@ -25,8 +25,8 @@ SEND_SECONDS = 1.0
 """How long the bus may take for a frame."""
 STALLS = 5
 """Sub-blocks in a row of which the node may have got nothing."""
-MOST_BYTES = 1024
-"""Of a value that is read, at most."""
+MOST_READ = 150
+"""Segments of a value that is read, at most."""
 LOST = (NoResponse, ProtocolError, NotAcknowledged)
 Fits = Callable[[bytes], bool]
 
@@ -86,13 +86,15 @@ class Sdo:
             first = self._begin(codec.upload(index, sub), 0x40, index, sub, what, seconds)
             if first[0] & 2:
                 return first[4 : 8 - (first[0] >> 2 & 3)] if first[0] & 1 else first[4:]
-            found, toggle, last = b"", 0, False
-            while not last and len(found) <= MOST_BYTES:
+            found = b""
+            for number in range(MOST_READ):
+                toggle = number & 1
                 request = codec.upload_segment(toggle)
                 segment = self._ask(request, _begins(toggle << 4, 0xF0), index, sub, what)
                 found += segment[1 : 8 - (segment[0] >> 1 & 7)]
-                last, toggle = bool(segment[0] & 1), toggle ^ 1
-            return found
+                if segment[0] & 1:
+                    return found
+            raise ProtocolError(f"{what}: {self._where} sends more than {MOST_READ} segments")
 
         return retried(once, tries, LOST)
 
@@ -196,11 +198,14 @@ class Sdo:
             data = bytes(frame.data)
             if len(data) != codec.FRAME:
                 continue
-            # Of a segment, some servers name no object.
-            if data[0] == 0x80 and data[1:4] in (place, bytes(3)):
+            # In a transfer some servers name no object; of one that has ended, such an abort may be late.
+            is_mine = data[1:4] == place or (index == codec.Object.PROGRAM_DATA and data[1:4] == bytes(3))
+            if data[0] == 0x80 and is_mine:
                 raise Aborted(int.from_bytes(data[4:], "little"), what)
             if fits(data):
                 return data
+            if deadline.expired:
+                break
         return None
 
 

@@ -16,13 +16,18 @@ from proxyflash.emulators.canopen.device import CanopenDevice
 from proxyflash.emulators.canopen.sdo import Refused, Server
 from proxyflash.emulators.device import DeviceSpec
 from proxyflash.emulators.faults import FaultPlan
+from proxyflash.emulators.replay.session import Replay
 from proxyflash.enumerators.bench import Bench
+from proxyflash.enumerators.benchfile.schema import load
 from proxyflash.enumerators.component import Presence
+from proxyflash.enumerators.described import describers
 from proxyflash.flashers.canopen.discovery import CanopenDiscovery
 from proxyflash.flashers.canopen.flasher import CanopenFlasher
 from proxyflash.flashers.canopen.profile import CanopenAddress, CanopenProfile
+from proxyflash.flashers.describing import described
 from proxyflash.flashers.errors import (
     ImageWrongPart,
+    NoResponse,
     OperationFailed,
     PartError,
     PartRefused,
@@ -34,12 +39,15 @@ from proxyflash.flashers.errors import (
 from proxyflash.flashers.events import Event, Preparing, RunContext
 from proxyflash.flashers.image import FirmwareImage, Segment
 from proxyflash.flashers.programmer import FlashResult, Programmer
-from proxyflash.testing.rig import Rig
+from proxyflash.testing.rig import Rig, settled
+from proxyflash.tests.flashers.test_contract import KINDS
 from proxyflash.tests.flashers.test_contract import TestCanopen as Kind
 from proxyflash.transports import clock
 from proxyflash.transports.can.bus import CanBus
 from proxyflash.transports.deadline import Deadline
 from proxyflash.transports.errors import ProxyflashError
+from proxyflash.transports.recording.formats import Recording
+from proxyflash.transports.recording.recorder import Recorder
 
 pytestmark = pytest.mark.simulated_time
 SLOT = b"\x3d\xb8\xf3\x96" + bytes(8) + struct.pack("<I", 1000) + bytes(16) + bytes(range(200)) * 6
@@ -352,6 +360,66 @@ def test_another_serial_number_is_refused_before_anything_is_stopped(tmp_path: P
             node.connect()
         node.close()
         assert bench.emulated_device("part").application_version == "1.4.2"
+
+
+def test_a_text_without_an_end_is_given_up(node: Node) -> None:
+    """Segments that hold nothing, and never the last."""
+    answered = node._server.answer
+
+    def endless(data: bytes) -> bytes:
+        if data[:4] == b"\x40\x08\x10\0":
+            return b"\x41\x08\x10\0\xff\xff\xff\xff"
+        return bytes((0x0E | data[0] & 0x10,)) + bytes(7) if data[0] & 0xE0 == 0x60 else answered(data)
+
+    node._server.answer = endless  # type: ignore[method-assign]
+    with pytest.raises(ProtocolError, match="more than 150 segments"):
+        node.flash()
+
+
+def test_a_node_that_babbles_is_given_up(node: Node) -> None:
+    """Frames under its id that answer nothing come without a pause."""
+    frame = can.Message(arbitration_id=0x585, data=bytes(8), is_extended_id=False)
+    babbling = clock.Event()
+
+    def babble() -> None:
+        while not babbling.wait(0.001):
+            node._node.send(frame, 0.0)
+
+    node._server.answer = lambda data: b""  # type: ignore[method-assign]
+    thread = clock.Thread(target=babble)
+    thread.start()
+    began = clock.monotonic()
+    with pytest.raises(NoResponse):
+        node.flash()
+    assert clock.monotonic() - began < 5
+    babbling.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("kind", ["canopen", "canopen-segments"])
+def test_a_recorded_flash_replays(kind: str, tmp_path: Path) -> None:
+    rig = Rig(KINDS[kind](), tmp_path, size=3000, pace=1)
+    recorder = Recorder()
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "recorded", recorder=recorder) as bench:
+        settled(bench)
+        assert rig.flash(bench).version == "1.5.0"
+    replay = Replay(Recording(tuple(recorder.records())))
+    with Bench.open(tmp_path / "bench.toml", state=tmp_path / "replayed", replay=replay) as bench:
+        bench.component("part").await_version()
+        assert rig.flash(bench).version == "1.5.0"
+    replay.finish()
+    replay.close()
+    words = [line.words for line in described(recorder.records(), describers(load(tmp_path / "bench.toml")))]
+    program = 1 if kind == "canopen" else 2
+    assert f"write 0x1F51:{program} (program control): 03" in words
+    assert f"0x1F57:{program} (flash status) is 00 00 00 00" in words
+    if kind == "canopen":
+        assert "127 segments acknowledged, 127 are next" in words
+        assert "block download complete" in words
+    else:
+        assert "abort 0x1F50:2 (program data): 0x05040001, command specifier not valid or unknown" in words
+        assert "begin download to 0x1F50:2 (program data), 3,000 bytes" in words
+    assert "NMT pre-operational" in words
 
 
 # Who is there.

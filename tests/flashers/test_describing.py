@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proxyflash.flashers.avr.describe import Avr109Describer, Stk500v1Describer, Stk500v2Describer
+from proxyflash.flashers.canopen.describe import CanopenDescriber
 from proxyflash.flashers.describing import LONGEST_MESSAGE, Describer, Line, Said, described
 from proxyflash.flashers.dfu import describe as dfu
 from proxyflash.flashers.dfu.describe import DfuDescriber
@@ -351,6 +352,56 @@ def test_any_frames_of_katapult_are_told(frames: list[tuple[int, bytes]]) -> Non
     known = [(0x3F1, bytes.fromhex("200e0d81e4210c11")), (0x3F0, bytes.fromhex("110e0d81e4210c81")), *frames]
     for line in lines_of(KatapultCanDescriber(), [CanFrame(0.0, "line", True, i, 0, data) for i, data in known]):
         assert line.words == plain(line.words)
+
+
+def test_canopen() -> None:
+    """Frames of other people's implementations, and CiA 305's. Of a block the acknowledgement is shown."""
+
+    def frame(can_id: int, text: str) -> CanFrame:
+        return CanFrame(0.0, "line", can_id & 0x780 != 0x580, can_id, 0, bytes.fromhex(text))
+
+    frames = [
+        frame(0x000, "8005"),
+        frame(0x705, "7F"),
+        frame(0x605, "40511F0100000000"),
+        frame(0x585, "4F511F0101000000"),
+        frame(0x605, "C6501F018B130000"),
+        frame(0x585, "A4501F017F000000"),
+        frame(0x605, "0131323334353637"),
+        frame(0x585, "A27F7F0000000000"),
+        frame(0x605, "C924330000000000"),
+        frame(0x585, "A100000000000000"),
+        frame(0x585, "80501F0104000405"),
+        frame(0x7E5, "4340E2010000000000"[:16]),
+        frame(0x606, "4000100000000000"),
+    ]
+    lines = lines_of(CanopenDescriber("encoder", 5), frames)
+    assert [(line.part, line.words, line.failed) for line in lines] == [
+        ("encoder", "NMT pre-operational", False),
+        ("encoder", "heartbeat: pre-operational", False),
+        ("encoder", "read 0x1F51:1 (program control)", False),
+        ("encoder", "0x1F51:1 (program control) is 01", False),
+        ("encoder", "begin block download to 0x1F50:1 (program data), 5,003 bytes", False),
+        ("encoder", "block download to 0x1F50:1 (program data) accepted, 127 segments each", False),
+        ("encoder", "127 segments acknowledged, 127 are next", False),
+        ("encoder", "block download complete", False),
+        ("encoder", "abort 0x1F50:1 (program data): 0x05040004, CRC error", True),
+        ("", "LSS select serial number 0x0001E240", False),
+        ("", "606 [8] 40 00 10 00 00 00 00 00", False),
+    ]
+    words = [line.words for line in lines_of(CanopenDescriber(), frames)]
+    assert words[0] == "000 [2] 80 05"
+    assert "node 5: read 0x1F51:1 (program control)" in words
+    assert "node 6: read 0x1000:0" in words
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from((0, 0x585, 0x605, 0x705, 0x7E4, 0x7E5)), st.binary(max_size=8)), max_size=12))
+def test_any_frames_of_canopen_are_told(frames: list[tuple[int, bytes]]) -> None:
+    for describer in (CanopenDescriber("encoder", 5), CanopenDescriber()):
+        known = [(0x705, b"\x05"), *frames]
+        for line in lines_of(describer, [CanFrame(0.0, "line", True, i, 0, data) for i, data in known]):
+            assert line.words == plain(line.words)
 
 
 STM32_CAN = [
