@@ -433,6 +433,8 @@ class Discovery(ABC):
 
     protocol: ClassVar[str]
     """As the flasher's."""
+    listens: ClassVar[bool] = False
+    """Whether it waits for what parts send unasked, and so comes last: a scan has one deadline."""
 
     @classmethod
     def describer(cls) -> Describer | None:

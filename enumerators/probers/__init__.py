@@ -79,7 +79,7 @@ class Prober:
         """What is on the bus and none of `entries` (all components of this bus)."""
         listed = [entry.address for entry in entries]
         found = []
-        for discovery in _discoveries(self.spec.kind):
+        for discovery in sorted(_discoveries(self.spec.kind), key=lambda discovery: discovery.listens):
             parts = discovery.discover(self.transport, listed, active=self.spec.probe, deadline=deadline)
             found += [unlisted_part(self.name, discovery.protocol, part) for part in parts]
             if said := discovery.asked(self.transport, active=self.spec.probe, found=len(parts)):

@@ -26,6 +26,7 @@ ANSWER_SECONDS = 0.25
 
 class CanopenDiscovery(Discovery):
     protocol: ClassVar[str] = "canopen"
+    listens: ClassVar[bool] = True
 
     @classmethod
     def describer(cls) -> Describer:

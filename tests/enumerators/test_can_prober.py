@@ -85,6 +85,10 @@ def test_ecus_that_the_file_lacks_are_found(tmp_path: Path, fd: bool) -> None:
     assert scan.asked == (
         ("b", "asked every node by Klipper's query at 0x3F0: no other node without a node id answers"),
         ("b", f"asked every ECU by a UDS TesterPresent to 0x7DF and 0x18DB33F1, in {frames}"),
+        (
+            "b",
+            "asked every CANopen node id for its device type, and by LSS for nodes without a node id: no other node answers",
+        ),
     )
     assert scan.faults == ()
     assert [(item.name, item.id, item.version, item.presence) for item in scan.components] == [
