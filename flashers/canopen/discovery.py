@@ -22,6 +22,8 @@ LISTEN_SECONDS = 1.2
 """How long heartbeats are waited for: most nodes send one each second, or more often."""
 ANSWER_SECONDS = 0.25
 """How long the answers to the read of all nodes may take."""
+RUN_ON_SECONDS = 10.0
+"""How much longer than its time a scan takes for nodes that have answered: LSS needs up to 7 s for each without a node id."""
 
 
 class CanopenDiscovery(Discovery):
@@ -39,17 +41,18 @@ class CanopenDiscovery(Discovery):
         cls, bus: CanBus, listed: Sequence[Address], *, active: bool, deadline: Deadline
     ) -> Sequence[Discovered]:
         known = {address.node for address in listed if isinstance(address, CanopenAddress)}
+        latest = Deadline(deadline.at + RUN_ON_SECONDS)
         heard = _heard(bus, deadline.sooner(LISTEN_SECONDS))
         if active:
             heard = {**_asked(bus, set(NODES) - known - heard.keys(), deadline.sooner(ANSWER_SECONDS)), **heard}
         found = [
-            _node(bus, node, said, deadline, active=active) for node, said in sorted(heard.items()) if node not in known
+            _node(bus, node, said, latest, active=active) for node, said in sorted(heard.items()) if node not in known
         ]
         if active:
             idents = {address.ident for address in listed if isinstance(address, CanopenAddress)}
             free = [node for node in reversed(NODES) if node not in known | heard.keys()]
             with lss.master(bus) as master:
-                without = [ident for ident in master.scan(deadline) if ident not in idents]
+                without = [ident for ident in master.scan(latest) if ident not in idents]
             found += [_without(ident, node) for ident, node in zip(without, free, strict=False)]
         return found
 
