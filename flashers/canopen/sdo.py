@@ -198,7 +198,7 @@ class Sdo:
             data = bytes(frame.data)
             if len(data) != codec.FRAME:
                 continue
-            # In a transfer some servers name no object; of one that has ended, such an abort may be late.
+            # In a transfer some servers name no object; such an abort may come late, after the transfer has ended.
             is_mine = data[1:4] == place or (index == codec.Object.PROGRAM_DATA and data[1:4] == bytes(3))
             if data[0] == 0x80 and is_mine:
                 raise Aborted(int.from_bytes(data[4:], "little"), what)
