@@ -435,6 +435,9 @@ class Discovery(ABC):
     """As the flasher's."""
     listens: ClassVar[bool] = False
     """Whether it waits for what parts send unasked, and so comes last: a scan has one deadline."""
+    alone: ClassVar[bool] = False
+    """Whether it looks only on a bus that lists no component of another protocol, to whose parts its frames may mean something
+    else."""
 
     @classmethod
     def describer(cls) -> Describer | None:

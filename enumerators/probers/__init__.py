@@ -80,6 +80,9 @@ class Prober:
         listed = [entry.address for entry in entries]
         found = []
         for discovery in sorted(_discoveries(self.spec.kind), key=lambda discovery: discovery.listens):
+            others = any(entry.spec.protocol != discovery.protocol for entry in entries)
+            if discovery.alone and others:
+                continue
             parts = discovery.discover(self.transport, listed, active=self.spec.probe, deadline=deadline)
             found += [unlisted_part(self.name, discovery.protocol, part) for part in parts]
             if said := discovery.asked(self.transport, active=self.spec.probe, found=len(parts)):

@@ -29,6 +29,7 @@ RUN_ON_SECONDS = 10.0
 class CanopenDiscovery(Discovery):
     protocol: ClassVar[str] = "canopen"
     listens: ClassVar[bool] = True
+    alone: ClassVar[bool] = True
 
     @classmethod
     def describer(cls) -> Describer:
@@ -109,7 +110,8 @@ def _node(bus: CanBus, node: int, said: str, deadline: Deadline, *, active: bool
 
 
 def _without(ident: Ident, node: int) -> Discovered:
-    keys = ", ".join(f"{name} = 0x{value:08X}" for name, value in ident._asdict().items())
+    names = ("vendor", "product", "revision", "serial")
+    keys = ", ".join(f"{name} = 0x{value:08X}" for name, value in zip(names, ident, strict=True))
     return Discovered(
         f"CANopen node without a node id, serial number {ident.serial:08X}",
         f"node-{ident.serial:08x}",

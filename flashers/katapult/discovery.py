@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 class KatapultDiscovery(Discovery):
     protocol: ClassVar[str] = "katapult-can"
+    alone: ClassVar[bool] = True
 
     @classmethod
     def describer(cls) -> Describer:
