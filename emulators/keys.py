@@ -7,6 +7,7 @@ written. The docstring below a field is the description of its key.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum
@@ -254,3 +255,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Table):
         return {}
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def around_group(pattern: str) -> tuple[str, str]:
+    """The plain text before and after a pattern's one group, with which an answer that fits can be made."""
+    before, _, rest = pattern.partition("(")
+    before, after = (re.sub(r"\\(.)", r"\1", text.strip("^$")) for text in (before, rest.rpartition(")")[2]))
+    found = re.search(pattern, f"{before}1.2.3{after}\r\n")
+    if found is None or found[1] != "1.2.3":
+        raise BadDevice("version", f"no answer to fit {pattern!r} can be made: write it as text around one group")
+    return before, after

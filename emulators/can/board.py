@@ -18,7 +18,7 @@ from ...transports import clock
 from ..application import Application
 from ..board import Board
 from ..device import DeviceSpec, EmulatedDevice
-from ..serial.keys import around_group
+from ..keys import around_group
 from ..supply import Supply
 from .wire import CanWire
 

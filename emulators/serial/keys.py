@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from ..device import BadDevice
-from ..keys import Range, Table
+from ..keys import Range, Table, around_group
 from .board import Sensor
 from .boot_pin_board import Driver, Pins
 from .line import Line
@@ -52,13 +52,3 @@ class BootPinKeys(UartKeys):
                 raise BadDevice("wiring", f'{self.wiring!r} is not of the form "dtr-reset,rts-{self.strap}"')
             drivers[found[3]] = Driver(found[2], inverted=bool(found[1]))
         return Pins(drivers.get("reset"), drivers.get(self.strap), strap_held=getattr(self, self.strap))
-
-
-def around_group(pattern: str) -> tuple[str, str]:
-    """The plain text before and after a pattern's one group, with which an answer that fits can be made."""
-    before, _, rest = pattern.partition("(")
-    before, after = (re.sub(r"\\(.)", r"\1", text.strip("^$")) for text in (before, rest.rpartition(")")[2]))
-    found = re.search(pattern, f"{before}1.2.3{after}\r\n")
-    if found is None or found[1] != "1.2.3":
-        raise BadDevice("version", f"no answer to fit {pattern!r} can be made: write it as text around one group")
-    return before, after

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from ...transports.serial.opening import MOST_RATE
+from ...transports.serial import MOST_RATE
 from ..flasher import Address
 from ..formats import avr_memories
 from ..memory_runs import MemoryRun, check_apart, listed

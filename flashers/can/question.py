@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from ...transports.can.bus import CanBus, CanChannel, CanId
 from ...transports.deadline import Deadline
 from ..flasher import Address
 from ..settings import After, Before, Field, Settings
+
+if TYPE_CHECKING:
+    from ...transports.can.bus import CanBus, CanChannel, CanId
 
 ASK_AGAIN_SECONDS = 0.1
 """After which an application that has not answered is asked again: it may have been starting."""
@@ -47,6 +49,8 @@ FrameBytes = Annotated[bytes, Before(_from_hex)]
 
 def can_id(number: int) -> CanId:
     """With 29 bits where it takes more than 11."""
+    from ...transports.can.bus import CanId
+
     return CanId(number, number > 0x7FF)
 
 

@@ -78,7 +78,7 @@ class CanopenDescriber(Describer):
         return None
 
     def _of(self, node: int, said: Said) -> Said:
-        return said if self._node is not None else said._replace(words=f"node {node}: {said.words}")
+        return said if self._node is not None else Said(f"node {node}: {said.words}", said.failed)
 
     def _managed(self, record: CanFrame, data: bytes) -> Iterable[Line] | None:
         if len(data) != 2 or data[0] not in COMMANDS or not (data[1] in self._known or (data[1] == 0 and self._known)):

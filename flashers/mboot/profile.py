@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...transports.serial.opening import MOST_RATE
+from ...transports.serial import MOST_RATE
 from ..flasher import Address
 from ..memory_runs import MemoryRun, check_apart, listed
 from ..serial.boot_pins import Output, PinSettings

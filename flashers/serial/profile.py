@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...transports.serial.opening import MOST_RATE
+from ...transports.serial import MOST_RATE
 from ..settings import Field, Settings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ...transports.serial.opening import MOST_RATE
+from ...transports.serial import MOST_RATE
 from ..flasher import Address
 from ..settings import Field, Settings
 from .codec import LINE_LENGTH

@@ -28,9 +28,6 @@ from .parts import FLASH_START
 from .profile import Stm32CanAddress, Stm32CanProfile, Stm32FdcanProfile
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from ..describing import Describer
 
 _connected: WeakKeyDictionary[CanBus, _Stm32OnCan] = WeakKeyDictionary()
@@ -160,14 +157,14 @@ class _Stm32OnCan(Stm32Memory):
         return self._loader.wire_seconds(size)
 
     def _enter(self) -> None:
-        """Raises NoResponse, NotAcknowledged, TransportError."""
+        """Raises NoResponse, PartWrongMode, TransportError."""
         version = self._version()
         is_there = self._loader.sync(tries=OTHERS_TRIES if version else 0) or (not version and self._changes_rate())
         # The part may be restarting. A frame for an application that is not there would come to it once it is.
         if self._loader.alone is not None:
             is_there = self._syncs(Deadline.after(ALONE_SECONDS))
-            if self._loader.alone is not None:
-                raise self._loader.alone
+            if (alone := self._loader.alone) is not None:
+                raise self._silent(f"no answer on {self._bus.name} from the bootloader: {alone.cause}", alone.remedy)
         if is_there and version:
             raise PartWrongMode(
                 f"the application answers ({version}), and so does a bootloader on {self._bus.name}: it is another part's",
@@ -184,8 +181,7 @@ class _Stm32OnCan(Stm32Memory):
                 channel.close()
             is_there = self._syncs(Deadline.after(self._profile.start))
         if not is_there:
-            raise silence(
-                SILENCES[Step.QUESTION if self._has_answered else Step.CONNECT],
+            raise self._silent(
                 f"no answer on {self._bus.name} from the bootloader",
                 "Is BOOT0 high, was the part reset since, and is the bus's bit rate that of its bootloader (on CAN 125 kbit/s "
                 "after a reset, on CAN FD as ST's AN2606 has it)? For an application that starts it by a frame, set enter.",
@@ -193,6 +189,9 @@ class _Stm32OnCan(Stm32Memory):
         self._has_answered = True
         if self._found is None:
             self._found = True
+
+    def _silent(self, cause: str, remedy: str) -> ProxyflashError:
+        return silence(SILENCES[Step.QUESTION if self._has_answered else Step.CONNECT], cause, remedy)
 
     def _version(self) -> str | None:
         """What the application answers while a bootloader may answer, too; None: nothing."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from ...transports.serial.opening import MOST_RATE
+from ...transports.serial import MOST_RATE
 from ..can.question import ArbitrationId, CanVersion, FrameBytes, QuestionAddress
 from ..flasher import Address
 from ..memory import MemoryMap

@@ -469,6 +469,9 @@ READ = {
     "radar": (0x2_0000, "", 0x2_0000),
     "hotend": (0x0800_2000, "", 0x0800_2000),
     "board": (0x0800_2000, "", 0x0800_2000),
+    "drive": (0x0800_0000, ".hex", 0x0800_0000),
+    "lift": (0x0800_0000, ".hex", 0x0800_0000),
+    "pump": (0xA000, ".hex", 0xA000),
 }
 """Where a part's firmware begins, None where it keeps what it has; the format that all of its memory is read into; from where
 16 bytes are read into each other format."""
@@ -502,7 +505,7 @@ def test_a_file_without_addresses_says_where_its_bytes_belong(desk: Desk) -> Non
     assert "nothing to write" in desk.run("flash", "knob", out, "--address", "0x00810000", "--dry-run").out
 
 
-UNREADABLE = {"soil": ("smp", "smp-udp"), "radio": ("xmodem", "ymodem")}
+UNREADABLE = {"soil": ("smp", "smp-udp"), "radio": ("xmodem", "ymodem"), "encoder": ("canopen",)}
 """Of protocols that read nothing back, by the component that speaks the first of them."""
 
 

@@ -47,7 +47,7 @@ def test_the_help_needs_no_import_of_consequence(arguments: list[str]) -> None:
 
 
 def test_a_flash_of_a_target_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
-    (tmp_path / "fw.bin").write_bytes(b"x" * 64)
+    (tmp_path / "fw.bin").write_bytes(bytes(range(64)))
     arguments = [
         "flash",
         "stm32-uart:/dev/none",

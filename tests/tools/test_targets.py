@@ -647,7 +647,7 @@ def test_a_stopped_flash_says_the_command_that_goes_on(wire: Callable[..., Wired
 @pytest.mark.parametrize(
     ("start", "words"),
     [
-        ("st", ["stk500v1:", "stk500v2:", "stm32-uart:"]),
+        ("st", ["stk500v1:", "stk500v2:", "stm32-can:", "stm32-fdcan:", "stm32-uart:"]),
         ("stm32-uart:", ["stm32-uart:/dev/ttyUSB0"]),
         ("stm32-uart:/dev/ttyUSB0?entry.reset_", ["stm32-uart:/dev/ttyUSB0?entry.reset_asserted="]),
         ("stm32-uart:/dev/ttyUSB0?bus.bau", ["stm32-uart:/dev/ttyUSB0?bus.baudrate="]),

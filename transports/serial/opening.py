@@ -24,7 +24,7 @@ from .. import clock
 from ..errors import SerialAbsent, SerialBusy, SerialForbidden, SerialSettings, TransportError
 from ..plain import meant
 from ..transport import Where
-from . import host
+from . import MOST_RATE, host
 from .host import permission_remedy
 from .usb_tty import has_bit_rate, listed, ports
 
@@ -68,8 +68,6 @@ SCHEMA: Mapping[str, Mapping[str, Any]] = {
     "hupcl": {"type": "boolean", "description": "Whether DTR and RTS are released when the port is closed."},
 }
 """What an editor shows of the keys."""
-MOST_RATE = 0x7FFF_FFFF
-"""Bit/s. pyserial gives Linux a bit rate as a signed number of 32 bits."""
 LEAST_RATE = 300
 """Bit/s. No bootloader is as slow."""
 _NOT_PYSERIALS = ("url", "dtr", "rts", "hupcl")
