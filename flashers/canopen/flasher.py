@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.1
 """Between two looks at a device that restarts or works."""
+NOT_STARTED_REMEDY = (
+    "Is the file a program for this device: with the header and the signature that its bootloader wants?"
+)
 HEARTBEAT_SECONDS = 3.0
 """How long a heartbeat is waited for, at most."""
 PRE_OPERATIONAL_SECONDS = 1.0
@@ -418,7 +421,10 @@ class CanopenFlasher(SlotBootloader):
         program = self._profile.program
         with _judged():
             if self._control() not in (Control.START, Control.ON_TRIAL):
-                self._command(Control.START, "the start of the program", silent=True)
+                try:
+                    self._command(Control.START, "the start of the program", silent=True)
+                except Aborted as aborted:
+                    raise RebootFailed(str(aborted.error.cause), remedy=NOT_STARTED_REMEDY).answers() from None
 
             def runs() -> bool:
                 return self._control() in (None, Control.START, Control.ON_TRIAL)

@@ -279,6 +279,15 @@ def test_a_device_that_is_not_yet_pre_operational_is_asked_again(node: Node) -> 
     assert controls(node).count(0) > 3
 
 
+def test_a_program_that_the_device_refuses_to_start(node: Node) -> None:
+    """As a bootloader does that finds no header, or a wrong signature; what else talks on the bus has no part in it."""
+    node.refusals[0x1F51, b"\1"] = 0x0800_0022
+    with pytest.raises(RebootFailed, match="0x08000022") as caught:
+        node.flash()
+    assert "signature" in caught.value.remedy
+    assert caught.value.boots is False
+
+
 def test_a_program_that_does_not_start(node: Node) -> None:
     written = node.on_write
     node.on_write = lambda index, data: None if data == b"\1" else written(index, data)

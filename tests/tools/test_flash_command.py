@@ -118,8 +118,9 @@ def test_erase_takes_whole_units(desk: Desk) -> None:
 
 @pytest.mark.parametrize("words", [("erase", "imu"), ("read", "imu", "page.bin")])
 def test_a_range_outside_of_the_memories_names_them_and_the_named_range_works(
-    desk: Desk, words: tuple[str, ...]
+    desk: Desk, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(desk.folder)
     done = desk.run(*words, "--start", "0x10", "--size", "0x400")
     assert (done.status, done.err.split()[0]) == (2, "E-UNSUPPORTED")
     found = re.search(r"within one of its memories: flash from (0x08000000) to 0x[0-9A-F]{8}", done.err)

@@ -289,3 +289,18 @@ def test_a_plan_that_is_kept_and_carried_out_later(desk: Desk) -> None:
     assert desk.run("plan", desk.manifest, "--out", kept).status == 0
     assert desk.run("apply", kept).status == 0
     assert set(desk.seen().values()) == {"1.5.0"}
+
+
+def test_a_misspelt_group_is_named_with_the_nearest(desk: Desk) -> None:
+    of = ("--provider", "Contoso", "--version", "1.5.0")
+    child, parent = (desk.folder / "update" / f"{name}.importmanifest.json" for name in ("imuz", "fleet"))
+    image = desk.folder / "update" / "imu-1.5.0.hex"
+    assert desk.run("manifest", "create", image, *of, "--name", "imuz", "--group", "imuz", "-o", child).status == 0
+    assert desk.run("manifest", "create", *of, "--name", "fleet", "--child", child, "-o", parent).status == 0
+    why = "group=imuz matches no component; groups here: radars, imus, cameras (did you mean 'imus'?)"
+    assert desk.run("plan", parent, "--json").document["unmatched"] == [{"step": 1, "why": why}]
+    for words in (("plan", parent), ("apply", parent, "--yes")):
+        done = desk.run(*words)
+        assert done.status == 0
+        assert why in done.out
+        assert "no step of this update is for a component of this bench: nothing is to be done" in done.err

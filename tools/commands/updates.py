@@ -552,6 +552,8 @@ def _print_plan(session: Session, made: UpdatePlan) -> None:
         out.line(f"  {number + 1:<{labels}}  {word(why)}: skipped")
     for number, why in made.unmatched:
         out.line(f"  {number + 1:<{labels}}  {word(why)}")
+    if not made.tasks and not made.unplugged:
+        out.note("no step of this update is for a component of this bench: nothing is to be done")
     for name in made.silent:
         out.line(f"  {'':<{labels}}  {name:<{targets}}  silent: apply enters its bootloader to see whether it is there")
     for component in made.unplugged:
@@ -578,7 +580,10 @@ def _plan_document(made: UpdatePlan) -> dict[str, object]:
             for task in made.tasks
         ],
         "skipped_steps": [number + 1 for number in made.empty],
-        "unmatched": [{"step": number + 1, "why": why} for number, why in made.unmatched],
+        "unmatched": [
+            {"step": number + 1, "why": why}
+            for number, why in sorted([*zip(made.empty, made.missed, strict=True), *made.unmatched])
+        ],
         "unplugged": [component.name for component in made.unplugged],
         "silent": list(made.silent),
         "not_selected": list(made.unselected),
