@@ -10,6 +10,7 @@ Limits, of the bytes that each job needs and of the part's own times (the .toml 
     canopen                 as in canopen.py
     katapult-can            as in katapult.py
     stm32-can, stm32-fdcan  as in stm32_can.py
+    xcp-can                 as in xcp.py
     ymodem                  as in ymodem.py, and the loader's texts: its menu, its answer to the key, its last word
     xmodem      a block     SOH, 2, 128, CRC | ACK                                      133 + 1 bytes
                 end         EOT | ACK; and the loader's texts
@@ -40,13 +41,14 @@ import cbor2
 import greenlet
 from proxyflash.emulators import application
 from proxyflash.emulators.mcuboot import image as mcuboot_image
+from proxyflash.emulators.xcp import parts as xcp_parts
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import RunContext
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 
-from . import canopen, dfu, katapult, stm32, stm32_can, uds, ymodem
+from . import canopen, dfu, katapult, stm32, stm32_can, uds, xcp, ymodem
 from .can_frames import Bus
 from .measuring import ROOT, Failed
 from .table import Row
@@ -262,6 +264,44 @@ def katapult_uart(baudrate: int, size: int) -> Job:
         part["start"],
         part["start"],
         "0.2 s to see whether the bootloader runs, and the first question for the version is lost while the part restarts",
+        0.955,
+    )
+
+
+def xcp_can(name: str, part: str, bus: Bus, size: int, why: str, share: float) -> Job:
+    facts = xcp.facts(part)
+    image, old = (
+        xcp_parts.firmware(facts, version, "part", "acme", size=size, seed=seed)
+        for version, seed in (("2.0.0", 2), ("1.0.0", 1))
+    )
+    return Job(
+        f"{name}, CAN {bus.bitrate // 1000}k, {size // KIB} KiB",
+        xcp.bench(part, bus),
+        image,
+        old,
+        xcp.limit(facts, image, "2.0.0", bus),
+        facts["base"],
+        facts["base"],
+        why,
+        share,
+    )
+
+
+def xcp_uart(baudrate: int, size: int) -> Job:
+    facts = xcp.facts(xcp.SERIAL_PART)
+    image, old = (
+        xcp_parts.firmware(facts, version, "part", "acme", size=size, seed=seed)
+        for version, seed in (("2.0.0", 2), ("1.0.0", 1))
+    )
+    return Job(
+        f"OpenBLT, {baudrate:,} bit/s, {size // KIB} KiB",
+        _serial("xcp-uart", xcp.SERIAL, baudrate),
+        image,
+        old,
+        xcp.serial_limit(facts, image, "2.0.0", baudrate),
+        facts["base"],
+        facts["base"],
+        "a few bytes around each erase are read, so that it is seen if more went",
         0.955,
     )
 
@@ -490,6 +530,18 @@ JOBS: dict[str, Callable[[], Job]] = {
     "katapult-uart": lambda: katapult_uart(115_200, 56 * KIB),
     "stm32-can": lambda: stm32_on_can("stm32f405xg", CLASSIC, 128 * KIB),
     "stm32-fdcan": lambda: stm32_on_can("stm32g474xe", FD, 192 * KIB),
+    "xcp-can, OpenBLT": lambda: xcp_can(
+        "OpenBLT",
+        "openblt-f103",
+        CLASSIC,
+        64 * KIB,
+        "a few bytes around each erase are read, so that it is seen if more went",
+        0.955,
+    ),
+    "xcp-can, blocks": lambda: xcp_can(
+        "XCP blocks", "ecu-block", CLASSIC, 128 * KIB, "0.1 s until the application is asked again", 0.96
+    ),
+    "xcp-uart": lambda: xcp_uart(115_200, 64 * KIB),
     "stm32-uart": lambda: stm32_uart(115_200, 64 * KIB),
     "stm32-uart, fast": lambda: stm32_uart(1_000_000, 128 * KIB),
     "dfuse": lambda: usb_dfu("stm32f405-dfu", "DfuSe", 112 * KIB, verify=True),

@@ -152,6 +152,8 @@ class Bootloader(ABC):
     probes_application: ClassVar[bool] = False
     """Whether the running application answers `probe` too, on a wire that nobody else may be asked on."""
 
+    measures_rate: ClassVar[bool] = False
+    """Whether its bootloader measures the bit rate by the first byte that it gets: it is asked before others send theirs."""
     is_silent: ClassVar[bool] = False
     """Whether the bootloader reports nothing of its part and its memory: it judges a file just taken, and no other."""
 

@@ -88,7 +88,7 @@ class Region:
     `units`: its erase units from `start` on; they cover the region, or ValueError is raised. Neighbouring runs of one size are
     kept as one run. `write_alignment`: writes start and end at its multiples, in bytes (a power of two); the engine pads
     with `erased_value`. `head`: what the processor starts by at the region's start, where that can be checked. `watch`: how
-    far `units` are trusted.
+    far `units` are trusted. `own`: bytes that the bootloader writes itself, whatever the image has for them.
     """
 
     name: str
@@ -103,6 +103,7 @@ class Region:
     write: Write = Write.RUNS
     head: Head | None = None
     watch: Watch = Watch.NO
+    own: tuple[Range, ...] = ()
 
     def __post_init__(self) -> None:
         covered = sum(run.count * run.size for run in self.units)
@@ -193,6 +194,18 @@ class MemoryMap:
         """Where the processor may start: at the known heads, or at each region's start where none is known."""
         known = frozenset(region.start for region in self.regions if region.head is not None)
         return known or frozenset(region.start for region in self.regions)
+
+    def compared(self, parts: Iterable[Segment]) -> list[Segment]:
+        """What of these parts can be compared with what the part holds: without the bytes that the bootloader writes itself."""
+        found = list(parts)
+        for own in (own for region in self.regions for own in region.own):
+            found = [
+                part.slice(low, high)
+                for part in found
+                for low, high in ((part.address, min(part.end, own.start)), (max(part.address, own.end), part.end))
+                if low < high
+            ]
+        return found
 
     def place_of(self, address: int) -> Region | Beside | None:
         """The region that holds this address, or the place beside."""

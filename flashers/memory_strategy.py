@@ -139,7 +139,7 @@ class MemoryStrategy(Strategy):
         with self.reporter.phase(Phase.COMPARE, total):
             # The first unit is written last, so after an interruption it says least: ask for it last.
             for region, unit in units[1:] + units[:1]:
-                parts = list(image.within(unit.start, unit.end))
+                parts = memory.compared(image.within(unit.start, unit.end))
                 if self.has(Capability.DIGEST):
                     same = all(self._digest_equal(part) for part in parts)
                 else:
@@ -238,7 +238,8 @@ class MemoryStrategy(Strategy):
     def verify(self, plan: FlashPlan) -> str:
         """What was read and compared for the plan is not read again. A part judges what was written to it just now; what it
         held before is compared, where that can be done."""
-        parts = list(plan.unproven())
+        memory = self.memory.memory_map()
+        parts = memory.compared(plan.unproven())
         total = sum(part.size for part in parts)
         with self.reporter.phase(Phase.VERIFY, total) as finish:
             self.reporter.check_cancelled()
@@ -254,6 +255,7 @@ class MemoryStrategy(Strategy):
                     method = self._verify_parts(parts, total)
                 except VerifyMismatch as error:
                     raise self._advised(error, plan) from None
+            method += _left_out(plan, memory)
             finish(method)
         return method
 
@@ -276,3 +278,9 @@ class MemoryStrategy(Strategy):
             self.require(Capability.READ, "verify what it holds")
             done = self.compare_back(part, done, total)
         return method
+
+
+def _left_out(plan: FlashPlan, memory: MemoryMap) -> str:
+    """The bytes of the image that were not compared, in words; "": all were."""
+    own = [own for region in memory.regions for own in region.own if any(plan.image.within(own.start, own.end))]
+    return "".join(f", without the {item.size} bytes at 0x{item.start:08X} that the bootloader writes" for item in own)

@@ -1,4 +1,4 @@
-"""Makes the releases of benches/serial.toml, katapult.toml, canopen.toml and stm32-can.toml, which lie in benches/firmware.
+"""Makes the releases of benches/serial.toml, katapult.toml, canopen.toml, stm32-can.toml and xcp.toml, in benches/firmware.
 
     python -m proxyflash.hil_tests.sample_firmware
 
@@ -17,6 +17,7 @@ from ..emulators.canopen import device as canopen_device
 from ..emulators.katapult import parts as katapult_parts
 from ..emulators.mcuboot import image as mcuboot_image
 from ..emulators.smp import part as smp_part
+from ..emulators.xcp import parts as xcp_parts
 from ..emulators.xymodem import slot as xymodem_slot
 from ..flashers.formats import save
 from ..flashers.image import FirmwareImage, Segment
@@ -55,6 +56,11 @@ def drive(version: str, size: int) -> bytes:
     return application.make(version, "M-4", "Acme", size, start=0x0800_0000)
 
 
+def xcp(part: str, product: str) -> Maker:
+    row = xcp_parts.parts()[part]
+    return lambda version, size: xcp_parts.firmware(row, version, product, "Acme", size=size, seed=0)
+
+
 MAKERS: dict[str, Maker] = {
     "soil": soil,
     "sonar": avr("S-8", "Fabrikam"),
@@ -62,6 +68,8 @@ MAKERS: dict[str, Maker] = {
     "head": head,
     "encoder": encoder,
     "drive": drive,
+    "damper": xcp("ecu-block", "D-4"),
+    "throttle": xcp("openblt-f103", "ETB-2"),
     "scale": modem("stm32l4-iap", "W-2", "Contoso"),
 }
 

@@ -239,12 +239,12 @@ def _left(spec: BusSpec) -> list[tuple[str, str]]:
 def _asks() -> list[tuple[str, str]]:
     """Each protocol on serial lines that needs no profile to be asked by, and its entry of `ask`.
 
-    First those that a running application answers.
+    First those that a running application answers, then those whose bootloader measures the bit rate.
     """
     found: list[type[Bootloader]] = []
     for name in reversed(plugins.names(plugins.FLASHERS)):
         with suppress(PluginBroken):
             found.append(plugins.load(plugins.FLASHERS, name))
     serial = [one for one in found if one.bus_kind == SerialPort.kind and not one.is_silent]
-    serial.sort(key=lambda one: not one.probes_application)
+    serial.sort(key=lambda one: (not one.probes_application, not one.measures_rate))
     return [(one.protocol, f"{{protocol = {toml_text(one.protocol)}}}") for one in serial]

@@ -81,7 +81,12 @@ class Table:
         return "\n".join([self.before, f"{self.header}  # table!", *lines, ""])
 
 
-ADDRESSES = {"uds": {"request": "0x7E0"}, "canopen": {"node": "5"}, "katapult-can": {"uuid": '"0e0d81e4210c"'}}
+ADDRESSES = {
+    "uds": {"request": "0x7E0"},
+    "canopen": {"node": "5"},
+    "katapult-can": {"uuid": '"0e0d81e4210c"'},
+    "xcp-can": {"request": "0x667", "response": "0x7E1"},
+}
 """What an address can't do without."""
 
 

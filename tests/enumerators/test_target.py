@@ -117,6 +117,7 @@ FILLED = {
     "VENDOR:PRODUCT": "0483:df11",
     "PORT": "ttyUSB0",
     "CHANNEL": "can0",
+    "=REPLY": "=0x7E8",
     "=ID": "=0x7E0",
     "=NODE": "=5",
     "=UUID": "=0a1b2c3d4e5f",
@@ -126,17 +127,17 @@ FILLED = {
 WRONG = [
     (
         "/dev/ttyUSB0",
-        "protocol; these fit: avr109, katapult-uart, mboot-uart, smp, stk500v1, stk500v2, stm32-uart, xmodem, ymodem",
+        "protocol; these fit: avr109, katapult-uart, mboot-uart, smp, stk500v1, stk500v2, stm32-uart, xcp-uart, xmodem, ymodem",
         "The form: PROTOCOL:/dev/ttyUSB0",
     ),
     (
         "socketcan:can1?request=0x7E4",
-        "these fit: canopen, katapult-can, stm32-can, stm32-fdcan, uds",
+        "these fit: canopen, katapult-can, stm32-can, stm32-fdcan, uds, xcp-can",
         "The form: 'PROTOCOL:socketcan:can1?request=0x7E4'",
     ),
     (
         "socketcan:can1",
-        "these fit: canopen, katapult-can, stm32-can, stm32-fdcan, uds",
+        "these fit: canopen, katapult-can, stm32-can, stm32-fdcan, uds, xcp-can",
         "The form: PROTOCOL:socketcan:can1",
     ),
     ("stm32uart:/dev/ttyUSB0", "'stm32uart' is not a protocol", f"Write: {UART}"),

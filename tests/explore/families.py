@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from proxyflash.emulators import application
 from proxyflash.emulators.mcuboot import image as mcuboot_image
+from proxyflash.emulators.xcp import parts as xcp_parts
 
 AVR_VECTORS = bytes.fromhex("0c 94 40 00")
 """JMP 0x80 (AVR instruction set manual)."""
@@ -37,8 +38,12 @@ class Family:
     """Whether it shares a bus with no other part of such a family: one part of a bus at a time is in its bootloader."""
     weight: int = 4
     """How often it is drawn."""
+    openblt: str = ""
+    """The emulated part, where a firmware for it has OpenBLT's checksum."""
 
     def firmware(self, version: str, size: int, seed: int) -> bytes:
+        if self.openblt:
+            return xcp_parts.firmware(xcp_parts.parts()[self.openblt], version, "part", "Acme", size=size, seed=seed)
         header = 32 if self.mcuboot else 0
         start = self.start + header
         data = application.make(version, "part", "Acme", size, start=start, seed=seed, vectors=self.vectors)
@@ -49,6 +54,13 @@ class Family:
 
 
 VERSION = 'version = {{send = "VER?\\r", match = "FW ([0-9.]+)"}}\n'
+XCP_ADDRESS = """
+[component.address]
+request = 0x{request:X}
+response = 0x{response:X}
+version_request = {version_request}
+version_response = {version_response}
+"""
 
 FAMILIES = (
     Family(
@@ -155,6 +167,65 @@ version = {{match = "FW ([0-9.]+)"}}
         checked=False,
         alone=True,
         weight=3,
+    ),
+    Family(
+        "xcp-can",
+        "can",
+        """
+protocol = "xcp-can"
+emulated = {{part = "ecu-block", firmware = "{firmware}", secret = "5a5a"}}
+[component.profile]
+memory = [{{start = 0x20000, size = 0x38000, erase_unit = 0x4000}}]
+write_alignment = 8
+security = {{key = "xor", secret = "5a5a"}}
+timings = {{answer = 0.2, write = 0.3}}
+version = {{match = "FW ([0-9.]+)"}}
+"""
+        + XCP_ADDRESS,
+        0x20000,
+        (400, 5000),
+        checked=False,
+        weight=3,
+    ),
+    Family(
+        "openblt-can",
+        "can",
+        """
+protocol = "xcp-can"
+emulated = {{part = "openblt-f103", firmware = "{firmware}"}}
+[component.profile]
+loader = "openblt"
+memory = [{{start = 0x08006000, size = 0x1A000, erase_unit = 0x2000}}]
+checksum_offset = 0x150
+timings = {{answer = 0.2, write = 0.3}}
+version = {{match = "FW ([0-9.]+)"}}
+"""
+        + XCP_ADDRESS,
+        0x08006000,
+        (400, 5000),
+        checked=False,
+        weight=2,
+        openblt="openblt-f103",
+    ),
+    Family(
+        "openblt-uart",
+        "serial",
+        VERSION
+        + """
+protocol = "xcp-uart"
+emulated = {{part = "openblt-f103-uart", firmware = "{firmware}", checksum = true, baudrate = 115200}}
+[component.profile]
+loader = "openblt"
+memory = [{{start = 0x08006000, size = 0x1A000, erase_unit = 0x2000}}]
+checksum_offset = 0x150
+checksum = true
+timings = {{answer = 0.3, write = 0.3}}
+""",
+        0x08006000,
+        (400, 5000),
+        checked=False,
+        weight=2,
+        openblt="openblt-f103-uart",
     ),
     Family(
         "stm32-uart",

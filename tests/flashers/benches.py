@@ -42,6 +42,24 @@ emulated = {part = "toolhead-f072", firmware = "old.bin"}
 profile = {version = {send = "01", match = "FW ([0-9.]+)"}}
 """
 
+XCP = """
+[bus.b]
+kind = "can"
+emulated = true
+[[component]]
+name = "part"
+bus = "b"
+protocol = "xcp-can"
+address = {request = 0x7E0, response = 0x7E8, version_request = 0x120, version_response = 0x121}
+emulated = {part = "ecu-block", firmware = "old.bin", secret = "5a5a"}
+
+[component.profile]
+memory = [{start = 0x20000, size = 0x38000, erase_unit = 0x4000}]
+write_alignment = 8
+security = {key = "xor", secret = "5a5a"}
+version = {send = "01", match = "FW ([0-9.]+)"}
+"""
+
 
 def stm32_can(protocol: str, part: str, bus: str = "") -> str:
     """`bus`: further lines of its table."""

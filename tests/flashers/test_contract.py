@@ -7,6 +7,8 @@ from proxyflash.emulators.device import EmulatedDevice
 from proxyflash.emulators.katapult.can import KatapultCanDevice
 from proxyflash.emulators.katapult.uart import KatapultUartDevice
 from proxyflash.emulators.serial.board import Stage
+from proxyflash.emulators.xcp.can import XcpCanDevice
+from proxyflash.emulators.xcp.uart import XcpUartDevice
 from proxyflash.testing import HostileLine, MemoryContract, Part, Sizes, SlotContract
 
 LINE = {"kind": "serial", "baudrate": 115200, "dtr": False, "rts": False}
@@ -139,6 +141,72 @@ class TestStm32Fdcan(TestStm32Can):
     protocol = "stm32-fdcan"
     bus = {"kind": "can", "bitrate": 500_000, "fd": True, "data_bitrate": 2_000_000}
     emulated = {"part": "stm32g474xe"}
+
+
+class TestOpenBltCan(MemoryContract):
+    protocol = "xcp-can"
+    bus = {"kind": "can"}
+    component = {
+        "address": {"request": 0x667, "response": 0x7E1, "version_request": 0x120, "version_response": 0x121},
+        "profile": {
+            "loader": "openblt",
+            "memory": [{"start": 0x08006000, "size": 0x1A000, "erase_unit": 0x2000}],
+            "checksum_offset": 0x150,
+            "security": {"key": "xor", "secret": "5a5a"},
+            "timings": {"answer": 0.1, "write": 0.3},
+            "version": {"send": "01", "match": "FW ([0-9.]+)"},
+        },
+    }
+    emulated = {"part": "openblt-f103", "secret": "5a5a"}
+    sizes = Sizes(1000, 9000, 500)
+
+    def by_hand(self, device: EmulatedDevice) -> None:
+        """OpenBLT's checksum covers the vectors alone: it starts an image in which another byte is wrong."""
+        if isinstance(device, XcpCanDevice) and device.node.is_hung:
+            device.rescue()
+
+
+class TestXcpCan(MemoryContract):
+    protocol = "xcp-can"
+    bus = {"kind": "can"}
+    component = {
+        "address": {"request": 0x7E0, "response": 0x7E8, "version_request": 0x120, "version_response": 0x121},
+        "profile": {
+            "memory": [{"start": 0x20000, "size": 0x38000, "erase_unit": 0x4000}],
+            "write_alignment": 8,
+            "security": {"key": "xor", "secret": "5a5a"},
+            "timings": {"answer": 0.1, "write": 0.3, "erase": 0.4},
+            "version": {"send": "01", "match": "FW ([0-9.]+)"},
+        },
+    }
+    emulated = {"part": "ecu-block", "secret": "5a5a"}
+    sizes = Sizes(1000, 2500, 500)
+
+
+class TestOpenBltUart(MemoryContract, HostileLine):
+    protocol = "xcp-uart"
+    bus = {"kind": "serial", "baudrate": 57_600}
+    component = {
+        "version": VERSION,
+        "profile": {
+            "loader": "openblt",
+            "memory": [{"start": 0x08006000, "size": 0x1A000, "erase_unit": 0x2000}],
+            "checksum_offset": 0x150,
+            "security": {"key": "xor", "secret": "5a5a"},
+            "timings": {"answer": 0.3, "write": 0.3},
+            "checksum": True,
+        },
+    }
+    emulated = {"part": "openblt-f103-uart", "secret": "5a5a", "checksum": True, "app_baudrate": 57_600}
+    sizes = Sizes(1000, 9000, 500)
+    each = 2
+    paced = 10
+    greeting = bytes.fromhex("08ff110008810001019b")
+
+    def by_hand(self, device: EmulatedDevice) -> None:
+        """As of TestOpenBltCan."""
+        if isinstance(device, XcpUartDevice) and device.board.stage is Stage.HUNG:
+            device.rescue()
 
 
 class TestStm32Uart(MemoryContract, HostileLine):
@@ -307,6 +375,9 @@ KINDS: dict[str, type[Part]] = {
     "stm32-can-openbl": TestStm32CanOpenBl,
     "stm32-can-speed": TestStm32CanSpeed,
     "stm32-fdcan": TestStm32Fdcan,
+    "openblt-can": TestOpenBltCan,
+    "xcp-can": TestXcpCan,
+    "openblt-uart": TestOpenBltUart,
     "stm32-uart": TestStm32Uart,
     "dfuse": TestDfuse,
     "dfu": TestDfu,

@@ -18,6 +18,7 @@ from proxyflash.flashers.smp.describe import ConsoleDescriber, DatagramDescriber
 from proxyflash.flashers.stm32.describe import Stm32Describer
 from proxyflash.flashers.stm32.describe_can import Stm32CanDescriber
 from proxyflash.flashers.uds.describe import ListeningDescriber, UdsDescriber, describe
+from proxyflash.flashers.xcp.describe import XcpCanDescriber, XcpUartDescriber
 from proxyflash.flashers.xymodem.describe import XymodemDescriber
 from proxyflash.transports.can.bus import CanId
 from proxyflash.transports.isotp.reassembly import KEPT
@@ -467,6 +468,68 @@ def test_stm32_on_can() -> None:
 def test_any_frames_of_an_stm32_are_told(frames: list[tuple[bool, int, bytes]]) -> None:
     for line in lines_of(Stm32CanDescriber(), [CanFrame(0.0, "line", out, i, 0, data) for out, i, data in frames]):
         assert line.words == plain(line.words)
+
+
+# Frames of LibOpenBLT and OpenBLT.
+XCP = [
+    (OUT, "ff 00", "CONNECT", False),
+    (
+        IN,
+        "ff 10 00 08 08 00 01 01",
+        "CONNECT: packets of 8 bytes, little endian, elements of 1 bytes, version 1.1",
+        False,
+    ),
+    (OUT, "f8 00 10", "GET_SEED", False),
+    (IN, "ff 08 11 22 33 44 55 66", "GET_SEED: 8 bytes of a seed", False),
+    (OUT, "f7 08 10 21 32 43 54 65", "UNLOCK: 6 bytes of a key", False),
+    (IN, "ff 10", "UNLOCK: done", False),
+    (OUT, "f6 00 00 00 00 60 00 08", "SET_MTA 0x08006000", False),
+    (IN, "ff", "SET_MTA", False),
+    (OUT, "d1 00 00 00 20 4e 00 00", "PROGRAM_CLEAR 20,000", False),
+    (IN, "fd 05", "EV_CMD_PENDING", False),
+    (IN, "fe 31", "ERR_GENERIC", True),
+    (OUT, "d0 00", "PROGRAM 0, the end", False),
+    (OUT, "c9 01 02", "PROGRAM_MAX: 01 02", False),
+    (OUT, "fc", "SYNCH", False),
+    (IN, "fe 00", "ERR_CMD_SYNCH", False),
+    (OUT, "f3 00 00 00 00 40 00 00", "BUILD_CHECKSUM 16,384", False),
+    (IN, "ff 09 00 00 ce 97 cd 89", "BUILD_CHECKSUM: XCP_CRC_32 0x89CD97CE", False),
+    (OUT, "", "0x00", False),
+    (IN, "", "data: nothing", False),
+]
+
+
+def test_xcp_on_can() -> None:
+    describer = XcpCanDescriber("part", CanId(0x667), CanId(0x7E1), None)
+    secrets = []
+    for outgoing, text, words, failed in XCP:
+        record = CanFrame(0.0, "line", outgoing, 0x667 if outgoing else 0x7E1, 0, bytes.fromhex(text))
+        (line,) = describer.take(record) or ()
+        assert (line.words, line.failed, line.sent) == (words, failed, outgoing)
+        secrets += [words] * describer.secret
+    assert secrets == ["GET_SEED: 8 bytes of a seed", "UNLOCK: 6 bytes of a key"]
+    assert describer.take(frame(0x123, "ff 00")) is None
+
+
+@pytest.mark.parametrize("around", [1, 2])
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_xcp_on_a_serial_line(step: int, around: int) -> None:
+    def framed(text: str) -> str:
+        data = bytes.fromhex(text)
+        whole = bytes((len(data),)) + data
+        return (whole + bytes((sum(whole) & 0xFF,)) * (around - 1)).hex()
+
+    turns = [(outgoing, framed(text)) for outgoing, text, _, _ in XCP if text]
+    lines = lines_of(XcpUartDescriber("part", around), serial(*turns, step=step))
+    assert [line.words for line in lines] == [words for _, text, words, _ in XCP if text]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=64))))
+def test_any_packets_of_xcp_are_shown(packets: list[tuple[bool, bytes]]) -> None:
+    describer = XcpCanDescriber("part", CanId(0x667), CanId(0x7E1), None)
+    for outgoing, data in packets:
+        for line in describer.take(CanFrame(0.0, "line", outgoing, 0x667 if outgoing else 0x7E1, 0, data)) or ():
+            assert line.words == plain(line.words)
 
 
 @pytest.mark.parametrize("step", [0, 1, 3])

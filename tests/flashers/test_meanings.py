@@ -25,6 +25,7 @@ from proxyflash.flashers.mboot import codec as mboot
 from proxyflash.flashers.smp import codec as smp
 from proxyflash.flashers.smp.client import accepted
 from proxyflash.flashers.stm32 import codec as stm32
+from proxyflash.flashers.xcp import codec as xcp
 from proxyflash.flashers.xymodem import codec as xymodem
 from proxyflash.tests.flashers.dfu_lab import NEW, SLOT, Lab
 from proxyflash.transports import plugins
@@ -38,6 +39,7 @@ TABLES: dict[str, tuple[Mapping[int, Meaning], type[IntEnum] | None, Meaning]] =
     "`katapult-can`, `katapult-uart`": (katapult.MEANINGS, katapult.Result, Meaning.LOST),
     "`mboot-uart`": (mboot.MEANINGS, mboot.Status, Meaning.FAILED),
     "`stm32-can`, `stm32-fdcan`, `stm32-uart`": (stm32.MEANINGS, None, Meaning.LOST),
+    "`xcp-can`, `xcp-uart`": (xcp.MEANINGS, xcp.Err, Meaning.REFUSED),
     "`xmodem`, `ymodem`": (xymodem.MEANINGS, xymodem.Control, Meaning.LOST),
     "`stk500v1`": (stk500v1_codec.MEANINGS, stk500v1_codec.Answer, Meaning.LOST),
     "`stk500v2`": (stk500v2_codec.MEANINGS, stk500v2_codec.Status, Meaning.REFUSED),

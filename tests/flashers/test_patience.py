@@ -12,7 +12,7 @@ from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase, RunContext
-from proxyflash.tests.flashers.benches import CANOPEN, KATAPULT, UDS, VECTORS, serial, stm32_can
+from proxyflash.tests.flashers.benches import CANOPEN, KATAPULT, UDS, VECTORS, XCP, serial, stm32_can
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError
 
@@ -54,6 +54,16 @@ BENCHES = {
     "mboot-uart": (serial("mboot-uart", "frdm-kl25z", 'enter = "LOADER"', ', enter = "LOADER", detect = 0.5'), 0xA000),
     "stm32-can": (stm32_can("stm32-can", "stm32l476xg") + NEIGHBOUR, 0x08000000),
     "stm32-fdcan": (stm32_can("stm32-fdcan", "stm32g474xe", "fd = true") + NEIGHBOUR, 0x08000000),
+    "xcp-can": (XCP + NEIGHBOUR, 0x20000),
+    "xcp-uart": (
+        serial(
+            "xcp-uart",
+            "openblt-f103-uart",
+            'loader = "openblt", memory = [{start = 0x08006000, size = 0x1A000, erase_unit = 0x2000}]',
+            ", baudrate = 115200",
+        ),
+        0x08006000,
+    ),
     "stm32-uart": (
         serial(
             "stm32-uart",
@@ -92,7 +102,7 @@ def given_up(
     (folder / "new.bin").write_bytes(firmware(protocol, start, "1.5.0"))
     (folder / "bench.toml").write_text(bench)
     # A slot has no addresses.
-    has_addresses = protocol in ("uds", "dfuse") or protocol.startswith(("katapult-", "mboot-", "stm32-"))
+    has_addresses = protocol in ("uds", "dfuse") or protocol.startswith(("katapult-", "mboot-", "stm32-", "xcp-"))
     address = start if has_addresses else None
     silent: list[float] = []
     events: list[ev.Event] = []

@@ -41,6 +41,7 @@ from proxyflash.flashers.smp.client import SmpClient, wanted_offset
 from proxyflash.flashers.stm32 import codec as stm32_codec
 from proxyflash.flashers.uds import codec as uds_codes
 from proxyflash.flashers.uds import identity as uds_identity
+from proxyflash.flashers.xcp import codec as xcp_codec
 from proxyflash.flashers.xymodem import codec as xmodem_codec
 from proxyflash.flashers.xymodem import sender as xmodem_sender
 from proxyflash.flashers.xymodem.console import LoaderConsole, plain
@@ -515,6 +516,20 @@ def katapult_answer(data: bytes) -> None:
     assert len(kept) <= len(data)
 
 
+@reader(PartError)
+def xcp_answers(data: bytes) -> None:
+    """What a slave answers to CONNECT and PROGRAM_START, and to what it is asked then."""
+    xcp_codec.slave_id(data)
+    session = xcp_codec.connected(data[:8])
+    programming = xcp_codec.programming(data[8:15], session.max_cto)
+    assert 0 < programming.program_bytes(session.granularity) < 256
+    assert programming.block_bytes(session.granularity) <= 255 * session.granularity
+    assert session.upload_elements > 0
+    found = session.checksum(data[15:23])
+    assert found.compute is None or found.compute(data) >= 0
+    assert len(session.uploaded(data[23:], 1)) == session.granularity
+
+
 @reader(ProfileWrong)
 def ymodem_header(data: bytes) -> None:
     name, _, size = data.partition(b"\0")
@@ -611,6 +626,7 @@ def seeds() -> dict[str, list[bytes]]:
             katapult_codec.message(0xA0, bytes.fromhex("11000000 00010100 00200008 40000000") + b"rp2040\0\0"),
             bytes.fromhex("200e0d81e4210c11"),
         ],
+        "xcp_answers": [bytes.fromhex("ff10000808000101 ff0001082a0100 ff090000ce97cd89 ff010203")],
         "ymodem_header": [b"fw.bin\0\0\0\1"],
     }
 

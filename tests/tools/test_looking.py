@@ -36,6 +36,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "`mboot-uart`": ("mboot-uart", {}),
     "`stm32-can`": ("stm32-can", {}),
     "`stm32-fdcan`": ("stm32-fdcan", {}),
+    "`xcp-can`": ("xcp-can", {}),
+    "`xcp-can`, OpenBLT": ("openblt-can", {}),
+    "`xcp-uart`, OpenBLT": ("openblt-uart", {}),
     "`stm32-uart`": ("stm32-uart", {}),
     "`stm32-uart`, `probe = true`": ("stm32-uart", {"bus": {"probe": True}}),
     "`stk500v1`": ("stk500v1", {}),
@@ -58,6 +61,7 @@ TEXTS: dict[str, dict[bytes, str]] = {
     "stk500v2": QUESTION,
     "avr109": QUESTION,
     "stm32-uart": {**QUESTION, b"\x7f": "0x7F", b"\xf5": "0xF5"},
+    "xcp-uart": QUESTION,
     "xmodem": MENU,
     "ymodem": MENU,
 }
