@@ -66,6 +66,7 @@ test: $(STAMP) $(LINKS)  ## ruff, mypy, and the tests that need no real time; CU
 	  $(SUITE) --simulated-time --bench hil_tests/benches/canopen.toml -m 'not slow' || failed=1; \
 	  $(SUITE) --simulated-time --bench hil_tests/benches/stm32-can.toml -m 'not slow' || failed=1; \
 	  $(SUITE) --simulated-time --bench hil_tests/benches/xcp.toml -m 'not slow' || failed=1; \
+	  $(SUITE) --simulated-time --bench hil_tests/benches/mboot.toml -m 'not slow' || failed=1; \
 	  wait $$types || failed=1; cat build/mypy.log; exit $$failed
 
 SUITE := $(BIN)/python -m pytest -n 2 --dist worksteal hil_tests
@@ -82,6 +83,7 @@ test-real-time: $(STAMP)  ## whole programs, ours and others', pseudo-terminals,
 	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/canopen.toml || failed=1; \
 	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/stm32-can.toml || failed=1; \
 	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/xcp.toml || failed=1; \
+	  $(SUITE) -k $(IN_REAL_TIME) --bench hil_tests/benches/mboot.toml || failed=1; \
 	  exit $$failed
 
 test-cuts: $(STAMP)  ## the sweeps at every place; `make test` tries some of them

@@ -9,6 +9,7 @@ Limits, of the bytes that each job needs and of the part's own times (the .toml 
     stm32-uart, uds, dfu    as in stm32.py, uds.py, dfu.py
     canopen                 as in canopen.py
     katapult-can            as in katapult.py
+    mboot-can, mboot-uart   as in mboot.py
     stm32-can, stm32-fdcan  as in stm32_can.py
     xcp-can                 as in xcp.py
     ymodem                  as in ymodem.py, and the loader's texts: its menu, its answer to the key, its last word
@@ -48,7 +49,7 @@ from proxyflash.flashers.events import RunContext
 from proxyflash.transports import clock
 from proxyflash.transports.simulated_clock import SimulatedClock
 
-from . import canopen, dfu, katapult, stm32, stm32_can, uds, xcp, ymodem
+from . import canopen, dfu, katapult, mboot, stm32, stm32_can, uds, xcp, ymodem
 from .can_frames import Bus
 from .measuring import ROOT, Failed
 from .table import Row
@@ -266,6 +267,35 @@ def katapult_uart(baudrate: int, size: int) -> Job:
         "0.2 s to see whether the bootloader runs, and the first question for the version is lost while the part restarts",
         0.955,
     )
+
+
+def mboot_can(bus: Bus, size: int) -> Job:
+    part = mboot.facts(mboot.CAN_PART)
+    image, old = _images(size, mboot.START)
+    return Job(
+        f"MBoot, CAN {bus.bitrate // 1000}k, {size // KIB} KiB",
+        mboot.bench(bus),
+        image,
+        old,
+        mboot.limit(part, len(image), "2.0.0", bus),
+        mboot.START,
+        mboot.START,
+        "0.1 s to see whether the bootloader runs already",
+        0.96,
+    )
+
+
+def mboot_uart(baudrate: int, size: int) -> Job:
+    part = mboot.facts(mboot.SERIAL_PART)
+    image, old = _images(size, mboot.START)
+    return Job(
+        f"MBoot, {baudrate:,} bit/s, {size // KIB} KiB",
+        _serial("mboot-uart", mboot.SERIAL, baudrate),
+        image,
+        old,
+        mboot.serial_limit(part, len(image), "2.0.0", baudrate),
+        mboot.START,
+        mboot.START,
 
 
 def xcp_can(name: str, part: str, bus: Bus, size: int, why: str, share: float) -> Job:
@@ -528,6 +558,8 @@ JOBS: dict[str, Callable[[], Job]] = {
     "katapult-can": lambda: katapult_can(CLASSIC, 64 * KIB),
     "katapult-can, fast": lambda: katapult_can(Bus(1_000_000), 112 * KIB),
     "katapult-uart": lambda: katapult_uart(115_200, 56 * KIB),
+    "mboot-can": lambda: mboot_can(CLASSIC, 64 * KIB),
+    "mboot-uart": lambda: mboot_uart(115_200, 64 * KIB),
     "stm32-can": lambda: stm32_on_can("stm32f405xg", CLASSIC, 128 * KIB),
     "stm32-fdcan": lambda: stm32_on_can("stm32g474xe", FD, 192 * KIB),
     "xcp-can, OpenBLT": lambda: xcp_can(

@@ -18,7 +18,7 @@ from proxyflash.updates.manifests.policy import Policy
 
 PAGE = Path(__file__).parent / "bench-keys.md"
 ORDER = {
-    "uds": "", "canopen": "", "katapult-can": "", "katapult-uart": "", "mboot-uart": "", "stm32-fdcan": "",
+    "uds": "", "canopen": "", "katapult-can": "", "katapult-uart": "", "mboot-can": "", "mboot-uart": "", "stm32-fdcan": "",
     "stm32-can": "stm32-fdcan", "stm32-uart": "", "xcp-can": "", "xcp-uart": "",
     "stk500v1": "", "stk500v2": "stk500v1", "avr109": "stk500v1", "smp": "", "smp-udp": "smp", "xmodem": "", "ymodem": "xmodem",
     "dfu": "",

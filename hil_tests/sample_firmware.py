@@ -1,4 +1,4 @@
-"""Makes the releases of benches/serial.toml, katapult.toml, canopen.toml, stm32-can.toml and xcp.toml, in benches/firmware.
+"""Makes the releases of serial.toml, katapult.toml, canopen.toml, mboot.toml, stm32-can.toml and xcp.toml, in benches/firmware.
 
     python -m proxyflash.hil_tests.sample_firmware
 
@@ -15,6 +15,7 @@ from ..emulators import application
 from ..emulators.avr import part as avr_part
 from ..emulators.canopen import device as canopen_device
 from ..emulators.katapult import parts as katapult_parts
+from ..emulators.mboot import parts as mboot_parts
 from ..emulators.mcuboot import image as mcuboot_image
 from ..emulators.smp import part as smp_part
 from ..emulators.xcp import parts as xcp_parts
@@ -48,6 +49,10 @@ def head(version: str, size: int) -> bytes:
     return application.make(version, "T-1", "Acme", size, start=start)
 
 
+def fan(version: str, size: int) -> bytes:
+    return application.make(version, "F-3", "Contoso", size, start=mboot_parts.parts()["frdm-k22f"]["reserved"])
+
+
 def encoder(version: str, size: int) -> bytes:
     return application.make(version, "E-36", "Acme", size, start=canopen_device.parts()["encoder"]["base"])
 
@@ -65,6 +70,7 @@ MAKERS: dict[str, Maker] = {
     "soil": soil,
     "sonar": avr("S-8", "Fabrikam"),
     "valves": avr("V-16", "Acme"),
+    "fan": fan,
     "head": head,
     "encoder": encoder,
     "drive": drive,

@@ -39,6 +39,8 @@ class Part:
     emulated: ClassVar[Mapping[str, Any]] = {}
     """The component's `emulated` table, but for `firmware`."""
     sizes: ClassVar[Sizes] = Sizes()
+    may_stay: ClassVar[bool] = False
+    """Whether a request that the bus still holds when the part gets its supply back keeps the part in its bootloader."""
     relocatable: ClassVar[bool] = False
     """Whether a firmware file goes without an address, for the bootloader knows where it belongs."""
     each: ClassVar[int] = 1

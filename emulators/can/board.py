@@ -49,6 +49,12 @@ class Question:
         )
 
 
+def enter_frame(spec: DeviceSpec) -> tuple[int, bytes] | None:
+    """The id and the bytes by which the application starts its bootloader (`enter` of the profile); None: it has none."""
+    enter = spec.profile.get("enter", {})
+    return (enter["id"], bytes.fromhex(enter.get("data", ""))) if "id" in enter else None
+
+
 class CanBoard(Board):
     """`running`: the application that runs now; None in the bootloader. `is_hung`: it started what was not whole."""
 
@@ -110,6 +116,8 @@ class CanBoard(Board):
         with self.changed:
             if len(self._inbox) < (self.fifo if self._is_deaf else self.buffer):
                 self._inbox.append((self._wire.ended_at, message))
+                # It has something to do, until it waits again.
+                self._idle.clear()
                 self.changed.notify_all()
 
     def _next(self) -> tuple[int, bytes]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ..flash import FlashRefused, NorFlash
 from ..serial.board import Silence
+from .sb import SbLoader
 
 START = 0x5A
 ACK, NAK, ACK_ABORT, COMMAND, DATA, PING, PING_RESPONSE = range(0xA1, 0xA8)
@@ -79,6 +80,7 @@ class Loader:
             3: self._read_memory,
             4: self._write_memory,
             7: self._get_property,
+            8: self._receive_sb_file,
             11: self._reset,
         }
         self.is_reset = False
@@ -230,6 +232,23 @@ class Loader:
                     self._owed = bytes((START, ACK_ABORT))
                 break
         self._respond(GENERIC, status, 4)
+
+    def _receive_sb_file(self, size: int, *_: int) -> None:
+        """A file that asks for a reset ends its data phase with ABORT DATA PHASE, and the part resets."""
+        self._respond(GENERIC, SUCCESS, 8)
+        file, status, left = SbLoader(self._written, self._erased), SUCCESS, size
+        while left > 0 and status == SUCCESS:
+            try:
+                data = self._read(DATA)[:left]
+            except Dropped as dropped:
+                status = dropped.status
+                break
+            left -= len(data)
+            status = file.feed(data) if data else ABORTED
+        if status != SUCCESS and left > 0:
+            self._owed = bytes((START, ACK_ABORT))
+        self._respond(GENERIC, status, 8)
+        self.is_reset = file.resets
 
     def _written(self, start: int, data: bytes) -> int:
         if start < self._start:

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, NoReturn, Self
 from ...transports import clock
 from .. import application
 from ..board import ResetPulled
-from ..can.board import CanBoard, CanDevice, Question
+from ..can.board import CanBoard, CanDevice, Question, enter_frame
 from ..can.wire import CanWire
 from ..device import DeviceSpec, factory_content
 from ..keys import Range
@@ -152,13 +152,12 @@ class Stm32CanDevice(CanDevice):
         fresh = spec.is_new
         self.name = spec.name
         self.supply = Supply()
-        enter = spec.profile.get("enter", {})
         self.node = Stm32CanBoard(
             spec.name,
             self.supply,
             wire,
             Question.of(spec),
-            (enter["id"], bytes.fromhex(enter.get("data", ""))) if "id" in enter else None,
+            enter_frame(spec),
             boot0=settings.boot0,
             mute=settings.mute,
             fd=self.is_fd,

@@ -1,4 +1,4 @@
-"""How an application on CAN is asked for its version: the keys of the bench file, and the question itself."""
+"""How an application on CAN is asked for its version, and by which frame it starts its bootloader."""
 
 from __future__ import annotations
 
@@ -81,6 +81,15 @@ class CanVersion(Settings):
     match: Annotated[str, Field(max_length=1000), After(_has_group)] = "([0-9][0-9A-Za-z.+-]*)"
     """A regular expression (Python's `re`, on bytes) with a group around the version, over the answer's frames. The answer
     ends with a frame of fewer than 8 bytes, or a silence of 50 ms."""
+
+
+class CanEnter(Settings):
+    """The frame by which the application starts its bootloader."""
+
+    id: ArbitrationId | None = None
+    """Arbitration id of the frame. Default: no frame is sent, and a person brings the part into its bootloader."""
+    data: FrameBytes = b""
+    """Bytes of the frame, in hexadecimal."""
 
 
 def ask_version(bus: CanBus, address: QuestionAddress, version: CanVersion, deadline: Deadline) -> str | None:

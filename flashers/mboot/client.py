@@ -69,6 +69,10 @@ LOST = (NoResponse, ProtocolError, NotAcknowledged, SerialTimeout)
 """What a request raises whose answer is lost or garbled."""
 
 
+class Ended(Exception):
+    """An `.sb` file has reset the part, or jumped."""
+
+
 class Link(ABC):
     """The bytes to and from one MBoot. `name`: for messages. Every method raises TransportError."""
 
@@ -150,6 +154,11 @@ class Client:
         """`seconds` of work for each packet. Raises as `carry_out`."""
         for _ in self._send_phase(Command.WRITE_MEMORY, (address, len(data), memory), data, seconds):
             pass
+
+    def receive_sb_file(self, data: bytes, seconds: float) -> Iterator[int]:
+        """Yields bytes that the bootloader has acknowledged. `seconds` of work for each packet, of erasing say. Raises Ended, and
+        as `carry_out`."""
+        yield from self._send_phase(Command.RECEIVE_SB_FILE, (len(data),), data, seconds)
 
     def read_memory(self, start: int, size: int, memory: int) -> Iterator[bytes]:
         """Raises as `carry_out`."""
@@ -269,6 +278,8 @@ def _check(found: Answer, tag: Command) -> None:
     """Raises OperationFailed, PartProtected, PartRefused, ProtocolError unless it is success."""
     if found.status == Status.SUCCESS:
         return
+    if tag is Command.RECEIVE_SB_FILE and found.status == Status.ABORT_DATA_PHASE:
+        raise Ended
     try:
         name = f"{Status(found.status).name} ({found.status})"
     except ValueError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
 
-from ..describing import Said, StreamDescriber, name_in, shown
+from ...transports.recording.records import CanFrame, Record
+from ..describing import ERROR, EXTENDED, REMOTE, Describer, Line, Said, StreamDescriber, name_in, shown
 from ..errors import ProtocolError
 from .codec import (
     AROUND,
@@ -91,6 +93,39 @@ def _command(payload: bytes) -> tuple[str, bool]:
     elif parameters:
         words += "".join(f" 0x{value:X}" for value in parameters)
     return words, False
+
+
+class MbootCanDescriber(Describer):
+    """One bootloader on CAN, by its two ids."""
+
+    addressed = True
+
+    def __init__(self, part: str, request: int, response: int) -> None:
+        super().__init__(part)
+        self._kept = {request: bytearray(), response: bytearray()}
+        self._request = request
+        self._last: dict[int, CanFrame] = {}
+
+    def take(self, record: Record) -> Iterable[Line] | None:
+        if not isinstance(record, CanFrame) or record.flags & (ERROR | REMOTE) or record.can_id not in self._kept:
+            return None
+        if bool(record.flags & EXTENDED) != (record.can_id > 0x7FF):
+            return None
+        self._kept[record.can_id] += record.data
+        self._last[record.can_id] = record
+        return list(self._taken(record.can_id, ended=False))
+
+    def end(self) -> Iterator[Line]:
+        for identifier in self._kept:
+            yield from self._taken(identifier, ended=True)
+
+    def _taken(self, identifier: int, ended: bool) -> Iterator[Line]:
+        kept = self._kept[identifier]
+        while kept and (found := cut(kept, ended)) is not None:
+            size, said = found
+            data = bytes(kept[:size])
+            del kept[:size]
+            yield self.line(self._last[identifier], identifier == self._request, said, data)
 
 
 class MbootUartDescriber(StreamDescriber):

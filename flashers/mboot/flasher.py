@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ..errors import PartProtected, ProfileWrong, WrongPart
-from ..flasher import Capability, Identity, MemoryBootloader, Target
+from ..flasher import Bootloader, Capability, Identity, MemoryAccess, SlotAccess, Target
 from ..image import Segment
 from ..memory import EraseRun, MemoryMap, Range, Region
 from ..memory_runs import regions
@@ -31,6 +31,7 @@ from .codec import (
     version_text,
 )
 from .profile import EXAMPLE, MbootProfile
+from .slot import SbSlot, Starting
 
 WRITE_BYTES = 4096
 """Bytes of one WRITE MEMORY: after each the part may be stopped."""
@@ -38,7 +39,7 @@ START_TRIES = 1
 """RESET is sent once: after a second one the application would be cut."""
 
 
-class MbootMemory(MemoryBootloader):
+class MbootMemory(Bootloader, MemoryAccess):
     """A subclass brings the part into its bootloader, and has `_client`, `_profile` and `_changed`."""
 
     silences = SILENCES
@@ -46,6 +47,15 @@ class MbootMemory(MemoryBootloader):
     _profile: MbootProfile
     _changed: bool
     _map: MemoryMap | None = None
+    _slot: SbSlot | None = None
+
+    def access(self) -> MemoryAccess | SlotAccess:
+        if self._profile.sb:
+            self._slot = self._slot or SbSlot(
+                self._client, self._profile, Starting(self._let_go, self.start_application, self._restarted)
+            )
+            return self._slot
+        return self
 
     def memory_map(self, target: Target | None = None) -> MemoryMap:
         assert self._map is not None, "connect comes first"
@@ -86,6 +96,9 @@ class MbootMemory(MemoryBootloader):
 
     # For the subclasses.
 
+    def _let_go(self) -> None:
+        """The part's next reset starts its application, by whatever line there is."""
+
     def _restarted(self) -> None:
         """RESET was sent."""
 
@@ -118,6 +131,9 @@ class MbootMemory(MemoryBootloader):
             )
         (packet,) = client.properties(Property.MAX_PACKET_SIZE)[:1] or (LEAST_PACKET,)
         client.packet = packet if LEAST_PACKET <= packet <= MOST_PACKET else LEAST_PACKET
+        if profile.sb:
+            self.capabilities = Capability.BOOT
+            return identity
         self._map = self._own_memory() or self._reported_memory()
         commands = client.properties(Property.AVAILABLE_COMMANDS)[:1]
         reads = not commands or bool(commands[0] >> Command.READ_MEMORY - 1 & 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from ...transports.serial import MOST_RATE
+from ..can.question import ArbitrationId, CanEnter, CanVersion, QuestionAddress
 from ..flasher import Address
 from ..memory_runs import MemoryRun, check_apart, listed
 from ..serial.boot_pins import Output, PinSettings
@@ -32,6 +33,9 @@ class MbootProfile(Settings):
     write_alignment: int = Field(default=16, ge=1, le=4096)
     """Bytes to which each write is aligned: a power of two, and a multiple of what the flash programs at once (4, 8 or 16 bytes
     of Kinetis parts; 512 of LPC55)."""
+    sb: bool = False
+    """Whether the part takes `.sb` files: what such a file erases, writes and starts is said in the file alone, and the
+    bootloader checks it."""
     erase: float = Field(default=1.0, gt=0, le=60)
     """Seconds that erasing one unit may take at most."""
     program: float = Field(default=0.1, gt=0, le=60)
@@ -43,6 +47,36 @@ class MbootProfile(Settings):
         check_apart(self.memory)
         if self.write_alignment & self.write_alignment - 1:
             raise ValueError(f"write_alignment is not a power of two: {self.write_alignment}")
+
+
+class MbootCanAddress(QuestionAddress):
+    """Under which ids the bootloader speaks, and how its application is asked for its version."""
+
+    request: ArbitrationId = 0x321
+    """Arbitration id of what the bootloader takes. Above 0x7FF it is an extended one."""
+    response: ArbitrationId = 0x123
+    """Arbitration id of what the bootloader answers."""
+
+    def check_together(self) -> None:
+        super().check_together()
+        ids = [self.request, self.response, self.version_request, self.version_response]
+        given = [number for number in ids if number is not None]
+        if len(set(given)) < len(given):
+            raise ValueError("two of request, response, version_request and version_response are the same")
+
+    def label(self) -> str:
+        return f"0x{self.request:X}/0x{self.response:X}"
+
+
+class MbootCanProfile(MbootProfile):
+    """What the bootloader does not report of its part, and how a part on CAN gets into it."""
+
+    enter: CanEnter = CanEnter()
+    """The frame by which the application starts its bootloader."""
+    start: float = Field(default=5.0, gt=0, le=600)
+    """Seconds for which the bootloader is pinged once the application was asked to start it, or a person is to reset the part."""
+    version: CanVersion = CanVersion()
+    """How the application is asked for its version."""
 
 
 class MbootUartAddress(Address):

@@ -72,8 +72,11 @@ class MbootUartFlasher(SerialBootloader, MbootMemory):
         )
 
     def start_application(self) -> None:
-        self._entry.let_go()
+        self._let_go()
         super().start_application()
+
+    def _let_go(self) -> None:
+        self._entry.let_go()
 
     def _sync(self) -> bool:
         return self._client.sync()

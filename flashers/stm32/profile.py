@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 from ...transports.serial import MOST_RATE
-from ..can.question import ArbitrationId, CanVersion, FrameBytes, QuestionAddress
+from ..can.question import CanEnter, CanVersion, QuestionAddress
 from ..flasher import Address
 from ..memory import MemoryMap
 from ..memory_runs import MemoryRun, check_apart, listed, regions
@@ -168,15 +168,6 @@ class Stm32CanAddress(QuestionAddress):
     @property
     def serial_number(self) -> str:
         return self.serial.lower()
-
-
-class CanEnter(Settings):
-    """The frame by which the application starts its bootloader."""
-
-    id: ArbitrationId | None = None
-    """Arbitration id of the frame. Default: no frame is sent, and a person sets BOOT0 and resets the part."""
-    data: FrameBytes = b""
-    """Bytes of the frame, in hexadecimal."""
 
 
 class Stm32FdcanProfile(Stm32PartProfile):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from proxyflash.emulators import application
 from proxyflash.emulators.device import DeviceSpec
+from proxyflash.emulators.mboot import sb
 from proxyflash.emulators.mboot.loader import crc16, packet
 from proxyflash.emulators.mboot.uart import MbootUartDevice
 from proxyflash.emulators.serial.board import Stage
@@ -149,3 +150,28 @@ def test_the_application_starts_after_the_time_for_a_ping() -> None:
         assert bench.device.board.stage is Stage.LOADER
     finally:
         bench.close()
+
+
+def test_the_crc_of_boot_images_is_mpeg_2() -> None:
+    """Check value of the catalogue of CRCs."""
+    assert sb.crc32(b"123456789") == 0x0376E6E7
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "status"),
+    [(20, 0x58, 10101), (40, 1, 10103), (64, 0x5A, 10105), (100, 0x5A, 10106), (0, 0, 10002)],
+)
+def test_boot_images(place: int, value: int, status: int, bench: Bench) -> None:
+    """A signature, a key, a command, a byte of the data that is wrong; a whole one."""
+    image = application.make("1.5.0", "imu", "acme", 1000, start=0xA000)
+    file = bytearray(sb.make(0xA000, image, 1024, reset=True))
+    file[place] = value
+    bench.ask(PING)
+    assert bench.ask(packet(0xA4, b"\x08\1\0\1" + len(file).to_bytes(4, "little"))).startswith(ACK)
+    heard = bench.ask(ACK)
+    for start in range(0, len(file), 32):
+        heard = bench.ask(data(bytes(file[start : start + 32])))
+        if heard != ACK:
+            break
+    assert heard[2:] == packet(0xA4, b"\xa0\0\0\2" + status.to_bytes(4, "little") + b"\x08\0\0\0")
+    assert (bench.device.flash.read(0xA000, 1000) == image) is (status == 10002)

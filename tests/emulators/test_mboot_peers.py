@@ -4,18 +4,29 @@ imported), over a pseudo-terminal.
 
 from __future__ import annotations
 
+import copy
+import os
+import select
 import subprocess
+import threading
 import time
+import tty
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import can
 import pytest
+from can.interfaces.serial.serial_can import SerialBus
 from proxyflash.benchmarks.peers import PEERS
 from proxyflash.emulators import application
+from proxyflash.emulators.can.bridge import bridge
+from proxyflash.emulators.can.wire import CanWire
 from proxyflash.emulators.device import DeviceSpec
+from proxyflash.emulators.mboot import sb
+from proxyflash.emulators.mboot.can import MbootCanDevice
 from proxyflash.emulators.mboot.parts import parts
 from proxyflash.emulators.mboot.uart import MbootUartDevice
 from proxyflash.emulators.serial.board import Stage
@@ -121,6 +132,13 @@ class TestBlhost:
         assert served.runs("1.5.0")
         assert served.device.board.fault is None
 
+    def test_an_sb_file(self, serve: Callable[..., Served], blhost: tuple[object, ...], tmp_path: Path) -> None:
+        served = serve("frdm-k22f")
+        (tmp_path / "image.sb").write_bytes(sb.make(START, IMAGE, 2048, reset=False))
+        ask = (*blhost, "-p", f"{served.path},57600")
+        run(*ask, "receive-sb-file", tmp_path / "image.sb")
+        assert served.device.flash.read(START, len(IMAGE)) == IMAGE
+
     def test_it_knows_the_part(self, serve: Callable[..., Served], blhost: tuple[object, ...]) -> None:
         ask = (*blhost, "-p", f"{serve('frdm-k22f').path},57600", "get-property")
         assert "K1.2.0" in run(*ask, "1")
@@ -177,3 +195,57 @@ def test_our_flasher_leaves_the_same_flash(
     whole = theirs.device.flash.base, theirs.device.flash.size
     assert ours.device.flash.read(*whole) == theirs.device.flash.read(*whole)
     assert ours.runs("1.5.0")
+
+
+@pytest.fixture
+def two_ends() -> Iterator[tuple[str, str]]:
+    """The paths of two pseudo-terminals; what is written to one is read from the other."""
+    ours, theirs = os.openpty(), os.openpty()
+    for _, slave in (ours, theirs):
+        tty.setraw(slave)
+    stop, stopped = os.pipe()[::-1], threading.Event()
+
+    def relay() -> None:
+        masters = {ours[0]: theirs[0], theirs[0]: ours[0]}
+        while not stopped.is_set():
+            for ready in select.select([*masters, stop[1]], [], [])[0]:
+                if ready in masters:
+                    os.write(masters[ready], os.read(ready, 4096))
+
+    thread = threading.Thread(target=relay)
+    thread.start()
+    yield os.ttyname(ours[1]), os.ttyname(theirs[1])
+    stopped.set()
+    os.write(stop[0], b"x")
+    thread.join()
+    for number in (*ours, *theirs, *stop):
+        os.close(number)
+
+
+class Untimed(SerialBus):
+    """Its frames have milliseconds in 32 bits, which the time of day is not."""
+
+    def send(self, msg: can.Message, timeout: float | None = None) -> None:
+        untimed = copy.copy(msg)
+        untimed.timestamp = 0
+        super().send(untimed, timeout)
+
+
+def test_pyblhost_on_can(two_ends: tuple[str, str], pyblhost: Path, file: Path, tmp_path: Path) -> None:
+    """Over python-can's interface for adapters on serial lines, which is the same on both sides."""
+    wire = CanWire(uuid.uuid4().hex, pace=0)
+    device = MbootCanDevice.attach(DeviceSpec("fan", settings={"part": "tower-kv46f"}, pace=0), wire)
+    bus = Untimed(two_ends[0])
+    unplug = bridge(wire, bus)
+    try:
+        line = ("can", "-i", "serial", "-l", two_ends[1], "-tx", "0x123", "-rx", "0x321", "-s", hex(START))
+        run(pyblhost, *line[:1], "upload", *line[1:], "-B", file, "-c", 0x4000, "--no-reset")
+        run(pyblhost, *line[:1], "read", *line[1:], "-B", tmp_path / "back.bin", "-c", len(IMAGE))
+        assert (tmp_path / "back.bin").read_bytes() == IMAGE
+        assert device.flash.read(START, len(IMAGE)) == IMAGE
+        assert device.node.fault is None
+    finally:
+        unplug()
+        bus.shutdown()
+        device.close()
+        wire.close()

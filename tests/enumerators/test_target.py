@@ -132,12 +132,12 @@ WRONG = [
     ),
     (
         "socketcan:can1?request=0x7E4",
-        "these fit: canopen, katapult-can, stm32-can, stm32-fdcan, uds, xcp-can",
+        "these fit: canopen, katapult-can, mboot-can, stm32-can, stm32-fdcan, uds, xcp-can",
         "The form: 'PROTOCOL:socketcan:can1?request=0x7E4'",
     ),
     (
         "socketcan:can1",
-        "these fit: canopen, katapult-can, stm32-can, stm32-fdcan, uds, xcp-can",
+        "these fit: canopen, katapult-can, mboot-can, stm32-can, stm32-fdcan, uds, xcp-can",
         "The form: PROTOCOL:socketcan:can1",
     ),
     ("stm32uart:/dev/ttyUSB0", "'stm32uart' is not a protocol", f"Write: {UART}"),

@@ -150,6 +150,42 @@ answer = 0.1
         weight=3,
     ),
     Family(
+        "mboot-can",
+        "can",
+        """
+protocol = "mboot-can"
+emulated = {{part = "frdm-kl25z", firmware = "{firmware}", detect = 0.5}}
+[component.address]
+request = 0x{request:X}
+response = 0x{response:X}
+version_request = {version_request}
+version_response = {version_response}
+[component.profile]
+answer = 0.1
+start = 2.0
+enter = {{id = {version_request}, data = "b0 07"}}
+version = {{match = "FW ([0-9.]+)"}}
+""",
+        0xA000,
+        (400, 5000),
+        weight=3,
+    ),
+    Family(
+        "mboot-uart",
+        "serial",
+        VERSION
+        + """
+protocol = "mboot-uart"
+emulated = {{part = "frdm-kl25z", firmware = "{firmware}", wiring = "dtr-reset,!rts-boot", detect = 0.5}}
+[component.profile]
+answer = 0.1
+entry = {{reset = "dtr", boot = "rts", hold = 0.001, settle = 0.005}}
+""",
+        0xA000,
+        (400, 5000),
+        weight=3,
+    ),
+    Family(
         "stm32-can",
         "can",
         """

@@ -473,7 +473,8 @@ READ = {
     "lift": (0x0800_0000, ".hex", 0x0800_0000),
     "pump": (0xA000, ".hex", 0xA000),
     "throttle": (0x0800_6000, ".hex", 0x0800_6000),
-    "fan": (0x0800_6000, ".hex", 0x0800_6000),
+    "blower": (0x0800_6000, ".hex", 0x0800_6000),
+    "fan": (0xA000, ".hex", 0xA000),
 }
 """Where a part's firmware begins, None where it keeps what it has; the format that all of its memory is read into; from where
 16 bytes are read into each other format."""

@@ -42,6 +42,18 @@ emulated = {part = "toolhead-f072", firmware = "old.bin"}
 profile = {version = {send = "01", match = "FW ([0-9.]+)"}}
 """
 
+MBOOT = """
+[bus.b]
+kind = "can"
+emulated = true
+[[component]]
+name = "part"
+bus = "b"
+protocol = "mboot-can"
+address = {version_request = 0x120, version_response = 0x121}
+emulated = {part = "frdm-kl25z", firmware = "old.bin", detect = 0.5}
+profile = {enter = {id = 0x122, data = "01"}, version = {match = "FW ([0-9.]+)"}}
+"""
 XCP = """
 [bus.b]
 kind = "can"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from proxyflash.emulators.avr.device import AvrDevice
 from proxyflash.emulators.device import EmulatedDevice
 from proxyflash.emulators.katapult.can import KatapultCanDevice
 from proxyflash.emulators.katapult.uart import KatapultUartDevice
+from proxyflash.emulators.mboot import sb
 from proxyflash.emulators.serial.board import Stage
 from proxyflash.emulators.xcp.can import XcpCanDevice
 from proxyflash.emulators.xcp.uart import XcpUartDevice
+from proxyflash.flashers import formats
+from proxyflash.flashers.image import FirmwareImage
 from proxyflash.testing import HostileLine, MemoryContract, Part, Sizes, SlotContract
 
 LINE = {"kind": "serial", "baudrate": 115200, "dtr": False, "rts": False}
@@ -91,6 +96,24 @@ class TestKatapultUart(MemoryContract, HostileLine):
             device.double_reset()
 
 
+class TestMbootCan(MemoryContract):
+    protocol = "mboot-can"
+    bus = {"kind": "can"}
+    component = {
+        "address": {"version_request": 0x120, "version_response": 0x121},
+        "profile": {
+            "answer": 0.1,
+            "start": 1.0,
+            "enter": {"id": 0x122, "data": "01"},
+            "version": {"send": "01", "match": "FW ([0-9.]+)"},
+        },
+    }
+    emulated = {"part": "frdm-kl25z", "detect": 0.5}
+    may_stay = True
+    sizes = Sizes(1000, 2500, 500)
+    foreign_target = {"machine": "AVR"}
+
+
 class TestMbootUart(MemoryContract, HostileLine):
     protocol = "mboot-uart"
     bus = LINE
@@ -103,6 +126,31 @@ class TestMbootUart(MemoryContract, HostileLine):
     paced = 10
     foreign_target = {"machine": "AVR"}
     greeting = b"\x5a\xa7\x00\x02\x01\x50\x00\x00\xaa\xea"
+
+
+class TestMbootSb(SlotContract):
+    """`.sb` files that reset the part when they are done."""
+
+    protocol = "mboot-uart"
+    bus = LINE
+    component = {
+        "version": VERSION,
+        "profile": {
+            "sb": True,
+            "answer": 0.1,
+            "entry": {"reset": "dtr", "boot": "rts", "hold": 0.001, "settle": 0.005},
+        },
+    }
+    emulated = {"part": "frdm-kl25z", "wiring": "dtr-reset,!rts-boot", "detect": 0.5}
+    sizes = Sizes(1000, 2500, 500)
+    each = 2
+    paced = 10
+    tells = verifies = False
+
+    def image(self, path: Path, start: int) -> FirmwareImage:
+        whole = path.with_suffix(".sb")
+        whole.write_bytes(sb.make(start, path.read_bytes(), 1024, reset=True))
+        return formats.load(whole, as_is=True)
 
 
 class TestStm32Can(MemoryContract):
@@ -370,7 +418,9 @@ KINDS: dict[str, type[Part]] = {
     "canopen": TestCanopen,
     "canopen-segments": TestCanopenSegments,
     "katapult-uart": TestKatapultUart,
+    "mboot-can": TestMbootCan,
     "mboot-uart": TestMbootUart,
+    "mboot-sb": TestMbootSb,
     "stm32-can": TestStm32Can,
     "stm32-can-openbl": TestStm32CanOpenBl,
     "stm32-can-speed": TestStm32CanSpeed,

@@ -13,6 +13,7 @@ from proxyflash.flashers.describing import LONGEST_MESSAGE, Describer, Line, Sai
 from proxyflash.flashers.dfu import describe as dfu
 from proxyflash.flashers.dfu.describe import DfuDescriber
 from proxyflash.flashers.katapult.describe import KatapultCanDescriber, KatapultUartDescriber
+from proxyflash.flashers.mboot.describe import MbootCanDescriber, MbootUartDescriber
 from proxyflash.flashers.smp import describe as smp
 from proxyflash.flashers.smp.describe import ConsoleDescriber, DatagramDescriber, RawDescriber
 from proxyflash.flashers.stm32.describe import Stm32Describer
@@ -300,6 +301,59 @@ def test_a_transfer_after_a_cancelled_one_begins_anew() -> None:
     ]
 
 
+# Frames of other people's implementations (blhost of spsdk 3.12, pyblhost 1.8).
+MBOOT = (
+    [
+        (OUT, "5A A6"),
+        (IN, "5A A7 00 02 01 50 00 00 AA EA"),
+        (OUT, "5A A4 0C 00 37 A2 07 00 00 02 0B 00 00 00 00 00 00 00"),
+        (IN, "5A A1 5A A4 0C 00 D7 87 A7 00 00 02 00 00 00 00 20 00 00 00"),
+        (OUT, "5A A1"),
+        (OUT, "5A A4 10 00 9B EF 04 01 00 03 00 A0 00 00 28 00 00 00 00 00 00 00"),
+        (IN, "5A A2"),
+        (IN, "5A A3 5A A4 0C 00 92 A6 A0 00 00 02 69 00 00 00 04 00 00 00"),
+        (IN, "5A A4 0C 00 92 A7 A0 00 00 02 69 00 00 00 04 00 00 00"),
+    ],
+    [
+        "ping",
+        "ping response: protocol P1.2.0",
+        "GET PROPERTY MAX PACKET SIZE",
+        "ACK",
+        "response: SUCCESS 0x20",
+        "ACK",
+        "WRITE MEMORY 0x0000A000, 40 bytes",
+        "NAK",
+        "ACK ABORT",
+        "response to WRITE MEMORY: FLASH COMMAND FAILURE",
+        "response to WRITE MEMORY: FLASH COMMAND FAILURE, CRC wrong",
+    ],
+)
+
+
+def test_mboot_on_can() -> None:
+    """A stream of bytes in frames of up to 8."""
+
+    def frame(can_id: int, text: str) -> CanFrame:
+        return CanFrame(0.0, "line", can_id == 0x321, can_id, 0, bytes.fromhex(text))
+
+    frames = [
+        frame(0x321, "5A A6"),
+        frame(0x123, "5A A7 00 02 01 50 00 00"),
+        frame(0x123, "AA EA"),
+        frame(0x321, "5A A4 10 00 9B EF 04 01"),
+        frame(0x321, "00 03 00 A0 00 00 28 00"),
+        frame(0x321, "00 00 00 00 00 00"),
+        frame(0x322, "5A A6"),
+    ]
+    lines = lines_of(MbootCanDescriber("fan", 0x321, 0x123), frames)
+    assert [(line.part, line.sent, line.words) for line in lines] == [
+        ("fan", True, "ping"),
+        ("fan", False, "ping response: protocol P1.2.0"),
+        ("fan", True, "WRITE MEMORY 0x0000A000, 40 bytes"),
+        ("", False, "322 [2] 5A A6"),
+    ]
+
+
 # Katapult's protocol.md: messages without payload as it has them, CONNECT's as seen on a bus; CRC-16/MCRF4XX.
 KATAPULT = (
     [
@@ -542,6 +596,7 @@ def test_any_packets_of_xcp_are_shown(packets: list[tuple[bool, bytes]]) -> None
         (Avr109Describer, AVR109),
         (XymodemDescriber, YMODEM),
         (KatapultUartDescriber, KATAPULT),
+        (MbootUartDescriber, MBOOT),
     ],
 )
 def test_serial_protocols_by_their_documents(

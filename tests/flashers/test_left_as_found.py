@@ -39,6 +39,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "avr109, button": ("avr109", {"profile": {"entry": {**BY_HAND, "touch": False}}, "emulated": AVR_LOADER}),
     "avr109, touch": ("avr109", {"emulated": AVR_LOADER}),
+    "mboot-uart, strap": ("mboot-uart", {"profile": {"entry": {}}, "emulated": {"boot": True}}),
     "xmodem, strap": ("xmodem", {"profile": {"enter": ""}, "emulated": {"enter": "", "boot": True}}),
     "xmodem, text": ("xmodem", {"emulated": {"boot": True}}),
     "ymodem, strap": ("ymodem", {"profile": {"enter": ""}, "emulated": {"enter": "", "boot": True}}),
@@ -70,7 +71,18 @@ def test_by_hand_in_its_bootloader(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["katapult-can", "katapult-uart", "stm32-can", "stm32-fdcan", "stm32-uart", "dfu", "dfuse"]
+    "kind",
+    [
+        "katapult-can",
+        "katapult-uart",
+        "mboot-can",
+        "mboot-uart",
+        "stm32-can",
+        "stm32-fdcan",
+        "stm32-uart",
+        "dfu",
+        "dfuse",
+    ],
 )
 def test_left_in_its_bootloader_by_another_command(kind: str, tmp_path: Path) -> None:
     """As `flash --no-boot` and `erase` do."""
@@ -95,6 +107,8 @@ def test_left_in_its_bootloader_by_another_command(kind: str, tmp_path: Path) ->
         "canopen",
         "katapult-can",
         "katapult-uart",
+        "mboot-can",
+        "mboot-uart",
         "stm32-can",
         "stm32-fdcan",
         "stm32-uart",

@@ -37,7 +37,7 @@ SPELT = {stm32.NACK: "NACK"}
 TABLES: dict[str, tuple[Mapping[int, Meaning], type[IntEnum] | None, Meaning]] = {
     "`canopen`": (canopen.MEANINGS, canopen.Abort, Meaning.REFUSED),
     "`katapult-can`, `katapult-uart`": (katapult.MEANINGS, katapult.Result, Meaning.LOST),
-    "`mboot-uart`": (mboot.MEANINGS, mboot.Status, Meaning.FAILED),
+    "`mboot-can`, `mboot-uart`": (mboot.MEANINGS, mboot.Status, Meaning.FAILED),
     "`stm32-can`, `stm32-fdcan`, `stm32-uart`": (stm32.MEANINGS, None, Meaning.LOST),
     "`xcp-can`, `xcp-uart`": (xcp.MEANINGS, xcp.Err, Meaning.REFUSED),
     "`xmodem`, `ymodem`": (xymodem.MEANINGS, xymodem.Control, Meaning.LOST),

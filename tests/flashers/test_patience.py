@@ -12,7 +12,7 @@ from proxyflash.emulators.mcuboot import image as mcuboot_image
 from proxyflash.enumerators.bench import Bench
 from proxyflash.flashers import events as ev
 from proxyflash.flashers.events import Phase, RunContext
-from proxyflash.tests.flashers.benches import CANOPEN, KATAPULT, UDS, VECTORS, XCP, serial, stm32_can
+from proxyflash.tests.flashers.benches import CANOPEN, KATAPULT, MBOOT, UDS, VECTORS, XCP, serial, stm32_can
 from proxyflash.transports import clock
 from proxyflash.transports.errors import ProxyflashError
 
@@ -51,6 +51,7 @@ BENCHES = {
     "canopen": (CANOPEN + NEIGHBOUR, 0),
     "katapult-can": (KATAPULT + NEIGHBOUR, 0x08002000),
     "katapult-uart": (serial("katapult-uart", "toolhead-f072", "", ", baudrate = 115200"), 0x08002000),
+    "mboot-can": (MBOOT + NEIGHBOUR, 0xA000),
     "mboot-uart": (serial("mboot-uart", "frdm-kl25z", 'enter = "LOADER"', ', enter = "LOADER", detect = 0.5'), 0xA000),
     "stm32-can": (stm32_can("stm32-can", "stm32l476xg") + NEIGHBOUR, 0x08000000),
     "stm32-fdcan": (stm32_can("stm32-fdcan", "stm32g474xe", "fd = true") + NEIGHBOUR, 0x08000000),

@@ -36,6 +36,7 @@ from proxyflash.flashers.errors import ImageError, PartError, ProfileWrong, Prot
 from proxyflash.flashers.formats import dfu, elf, ihex, mcuboot, srec
 from proxyflash.flashers.formats import raw as binary
 from proxyflash.flashers.katapult import codec as katapult_codec
+from proxyflash.flashers.mboot import codec as mboot_codec
 from proxyflash.flashers.smp import codec as smp_codec
 from proxyflash.flashers.smp.client import SmpClient, wanted_offset
 from proxyflash.flashers.stm32 import codec as stm32_codec
@@ -517,6 +518,18 @@ def katapult_answer(data: bytes) -> None:
 
 
 @reader(PartError)
+def mboot_answer(data: bytes) -> None:
+    """What a bootloader sends, in pieces of 8 bytes, and a response's payload."""
+    kept = bytearray()
+    for start in range(0, len(data), 8):
+        kept += data[start : start + 8]
+        with suppress(PartError):
+            while (found := mboot_codec.next_frame(kept)) is not None:
+                assert len(found[1]) <= mboot_codec.MOST_PACKET
+    assert len(kept) <= len(data)
+    assert len(mboot_codec.answer(data).values) < 255
+
+
 def xcp_answers(data: bytes) -> None:
     """What a slave answers to CONNECT and PROGRAM_START, and to what it is asked then."""
     xcp_codec.slave_id(data)
@@ -625,6 +638,10 @@ def seeds() -> dict[str, list[bytes]]:
         "katapult_answer": [
             katapult_codec.message(0xA0, bytes.fromhex("11000000 00010100 00200008 40000000") + b"rp2040\0\0"),
             bytes.fromhex("200e0d81e4210c11"),
+        ],
+        "mboot_answer": [
+            bytes.fromhex("5aa7000201500000aaea5aa15aa40c002372a0000002 00000000 04000000"),
+            bytes.fromhex("a0000002 69000000 04000000"),
         ],
         "xcp_answers": [bytes.fromhex("ff10000808000101 ff0001082a0100 ff090000ce97cd89 ff010203")],
         "ymodem_header": [b"fw.bin\0\0\0\1"],

@@ -33,6 +33,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "`canopen`, `probe = true`": ("canopen", {"bus": {"probe": True}}),
     "`katapult-can`": ("katapult-can", {}),
     "`katapult-uart`": ("katapult-uart", {}),
+    "`mboot-can`": ("mboot-can", {}),
     "`mboot-uart`": ("mboot-uart", {}),
     "`stm32-can`": ("stm32-can", {}),
     "`stm32-fdcan`": ("stm32-fdcan", {}),
