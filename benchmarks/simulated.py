@@ -201,7 +201,7 @@ def stm32_on_can(part: str, bus: Bus, size: int) -> Job:
         stm32_can.BASE,
         stm32_can.BASE,
         "0.2 s to see whether the bootloader runs already",
-        0.95,
+        0.96,
     )
 
 
@@ -296,6 +296,7 @@ def mboot_uart(baudrate: int, size: int) -> Job:
         mboot.serial_limit(part, len(image), "2.0.0", baudrate),
         mboot.START,
         mboot.START,
+    )
 
 
 def xcp_can(name: str, part: str, bus: Bus, size: int, why: str, share: float) -> Job:

@@ -39,7 +39,7 @@ def completed(desk: Desk, shell: str, line: str) -> list[str]:
             "proxyflash flash ",
             {"front-radar", "imu", "camera", *(f"{name}:" for name in plugins.names(plugins.FLASHERS))},
         ),
-        ("proxyflash flash c", {"camera"}),
+        ("proxyflash flash c", {"camera", "canopen:"}),
         ("proxyflash reset q", set()),
         ("proxyflash bench ", {"check", "init", "add", "schema"}),
         ("proxyflash flash --dry", {"--dry-run"}),
