@@ -473,6 +473,8 @@ class World:
                 journals = [path for path in self.disk.lost(image) if path.endswith("/journal.jsonl")]
                 if any(self._announced(path) for path in journals):
                     self.claims.append(f"a journal that announced what was done is lost after a cut: {journals}")
+                # What its threads still do while the parts lose their supply is after the cut.
+                process.image = image
                 self.boot += 1
                 if chance.random() < 0.5:
                     self.tell("the parts lose their supply, too")
