@@ -151,9 +151,8 @@ class Bootloader(ABC):
 
     probes_application: ClassVar[bool] = False
     """Whether the running application answers `probe` too, on a wire that nobody else may be asked on."""
-
-    measures_rate: ClassVar[bool] = False
-    """Whether its bootloader measures the bit rate by the first byte that it gets: it is asked before others send theirs."""
+    probes_bootloader: ClassVar[bool] = True
+    """Whether `probe` may ask the bootloader: what it would be asked by disturbs no application."""
     is_silent: ClassVar[bool] = False
     """Whether the bootloader reports nothing of its part and its memory: it judges a file just taken, and no other."""
 

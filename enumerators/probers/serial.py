@@ -92,15 +92,20 @@ class SerialProber(Prober):
         if entry.flasher.probes_application:
             return ""
         question = "version = {send = ..., match = ...} lets scan ask its application"
+        may_ask = entry.flasher.probes_bootloader
         if entry.spec.version is not None:
-            return "" if self.spec.probe else "its bootloader was not asked: probe = true lets scan ask it"
-        if self.spec.probe:
+            return (
+                "" if self.spec.probe or not may_ask else "its bootloader was not asked: probe = true lets scan ask it"
+            )
+        if self.spec.probe and may_ask:
             return f"its application was not asked: {question}"
+        if not may_ask:
+            return f"nothing was asked: {question}; its bootloader is asked by no scan"
         return f"nothing was asked: {question}, probe = true its bootloader"
 
     def asked_of(self, entry: BenchEntry) -> str:
         said = []
-        if self.spec.probe or entry.flasher.probes_application:
+        if entry.flasher.probes_bootloader and (self.spec.probe or entry.flasher.probes_application):
             said.append(f"{entry.spec.protocol} at {_rate(entry.profile, self.transport)}")
         if entry.spec.version is not None:
             said.append(f"its application's version at {self.transport.rate}")
@@ -239,12 +244,12 @@ def _left(spec: BusSpec) -> list[tuple[str, str]]:
 def _asks() -> list[tuple[str, str]]:
     """Each protocol on serial lines that needs no profile to be asked by, and its entry of `ask`.
 
-    First those that a running application answers, then those whose bootloader measures the bit rate.
+    First those that a running application answers.
     """
     found: list[type[Bootloader]] = []
     for name in reversed(plugins.names(plugins.FLASHERS)):
         with suppress(PluginBroken):
             found.append(plugins.load(plugins.FLASHERS, name))
-    serial = [one for one in found if one.bus_kind == SerialPort.kind and not one.is_silent]
-    serial.sort(key=lambda one: (not one.probes_application, not one.measures_rate))
+    serial = [one for one in found if one.bus_kind == SerialPort.kind and one.probes_bootloader and not one.is_silent]
+    serial.sort(key=lambda one: not one.probes_application)
     return [(one.protocol, f"{{protocol = {toml_text(one.protocol)}}}") for one in serial]

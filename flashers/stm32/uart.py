@@ -37,7 +37,6 @@ class Stm32UartFlasher(Stm32Memory, SerialBootloader):
     """One part behind a serial port."""
 
     protocol = "stm32-uart"
-    measures_rate = True
     other_names = ("an3155", "stm32", "stm32flash", "stm32loader")
     Address = Stm32Address
     Profile = Stm32Profile

@@ -218,6 +218,18 @@ def test_of_a_part_that_is_not_seen_it_is_said_what_was_not_asked(version: str, 
     assert said in json.loads(desk.run("scan", "--json").out)["unasked"][0]["text"]
 
 
+def test_a_bootloader_that_no_scan_asks_is_not_said_to_be_asked(desk: Desk) -> None:
+    """XCP's CONNECT restarts an application with OpenBLT."""
+    desk.bench.write_text(
+        '[bus.b]\nkind = "serial"\nemulated = true\npace = 0.0\nprobe = true\n[[component]]\nname = "pump"\nbus = "b"\n'
+        'protocol = "xcp-uart"\nemulated = {part = "openblt-f103-uart"}\n'
+    )
+    out = desk.run("scan").out
+    assert "pump: nothing was asked: version = {send = ..., match = ...} lets scan ask its application" in out
+    assert "probe = true" not in out
+    assert "asked by xcp-uart" not in out
+
+
 def test_that_others_of_a_bus_were_not_asked_is_said_with_v(desk: Desk) -> None:
     said = "no other part was asked: probe = true lets scan ask whoever is on this bus"
     assert said not in desk.run("scan").out

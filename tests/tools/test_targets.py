@@ -265,12 +265,12 @@ def test_the_bus_of_a_target_can_be_scanned(text: str, bus: str) -> None:
         (
             "/dev/none?emulated=true&quiet=0.1",
             "nothing was asked: ask = [...] lists by which protocols scan may ask",
-            "asked by smp at 115,200 bit/s, stm32-uart at 115,200 bit/s, xcp-uart at 115,200 bit/s, stk500v2 at 115,200 bit/s",
+            "asked by smp at 115,200 bit/s, stm32-uart at 115,200 bit/s, stk500v2 at 115,200 bit/s",
         ),
         (
             '/dev/none?emulated=true&quiet=0.1&baudrate=57600&ask=[{protocol="smp"}]',
             "asked by smp at 57,600 bit/s: no answer",
-            "asked by stm32-uart at 57,600 bit/s, xcp-uart at 57,600 bit/s, stk500v2 at 57,600 bit/s",
+            "asked by stm32-uart at 57,600 bit/s, stk500v2 at 57,600 bit/s",
         ),
         (
             "stm32-uart:/dev/none?bus.emulated=true&bus.baudrate=115200&component.emulated.part=stm32f405xg",
