@@ -63,6 +63,7 @@ class CanopenFlasher(SlotBootloader):
     """One node."""
 
     protocol = "canopen"
+    other_names = ("canopennode", "cia302")
     bus_kind = "can"
     probes_application = True
     silences = SILENCES

@@ -53,6 +53,7 @@ class MbootCanFlasher(MbootMemory):
     """One part."""
 
     protocol = "mboot-can"
+    other_names = ("mboot", "blhost", "kboot")
     bus_kind = "can"
     probes_application = True
     Address = MbootCanAddress

@@ -40,6 +40,7 @@ class MbootUartFlasher(SerialBootloader, MbootMemory):
     """One part behind a serial port."""
 
     protocol = "mboot-uart"
+    other_names = ("mboot", "blhost", "kboot")
     Address = MbootUartAddress
     Profile = MbootUartProfile
 

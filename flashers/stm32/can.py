@@ -218,6 +218,7 @@ class Stm32CanFlasher(_Stm32OnCan):
     """On classic CAN."""
 
     protocol = "stm32-can"
+    other_names = ("an3154", "stm32", "canprog")
     Profile: ClassVar[type[Settings]] = Stm32CanProfile
 
     _commands = CanCommands
@@ -248,6 +249,7 @@ class Stm32FdcanFlasher(_Stm32OnCan):
     """On CAN FD, whose bit rates the bootloader doesn't change."""
 
     protocol = "stm32-fdcan"
+    other_names = ("an5405",)
     bus_defaults: ClassVar[Mapping[str, Any]] = {"fd": True}
     Profile: ClassVar[type[Settings]] = Stm32FdcanProfile
 

@@ -119,6 +119,7 @@ class XcpCanFlasher(XcpMemory):
     """One slave."""
 
     protocol = "xcp-can"
+    other_names = ("xcp", "openblt", "bootcommander")
     bus_kind = "can"
     probes_application = True
     Address = XcpCanAddress

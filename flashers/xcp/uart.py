@@ -98,6 +98,7 @@ class XcpUartFlasher(XcpMemory, SerialBootloader):
     """One part behind a serial port."""
 
     protocol = "xcp-uart"
+    other_names = ("xcp", "openblt", "bootcommander")
     probes_bootloader = False
     Address = XcpUartAddress
     Profile: ClassVar[type[Settings]] = XcpUartProfile
