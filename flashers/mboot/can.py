@@ -105,7 +105,7 @@ class MbootCanFlasher(MbootMemory):
         part = cls(bus, address, profile)
         try:
             found = part._client.sync(min(FOUND_SECONDS, deadline.remaining))
-            return ProbeResult(State.BOOTLOADER, part._asked()) if found else None
+            return ProbeResult(State.BOOTLOADER, part.ask()) if found else None
         except (PartError, NotAcknowledged):
             return None
         finally:
@@ -114,7 +114,7 @@ class MbootCanFlasher(MbootMemory):
     def connect(self) -> Identity:
         try:
             self._enter()
-            return self._judged(self._asked())
+            return self._judged(self.ask())
         except ProxyflashError:
             if self._found is False and not self._changed and self._has_answered:
                 with suppress(TransportError, PartError):

@@ -102,7 +102,7 @@ class MbootMemory(Bootloader, MemoryAccess):
     def _restarted(self) -> None:
         """RESET was sent."""
 
-    def _asked(self) -> Identity:
+    def ask(self) -> Identity:
         """Who a part is whose bootloader is in step. Raises PartError, TransportError."""
         client = self._client
         (version,) = client.properties(Property.BOOTLOADER_VERSION)[:1] or (0,)

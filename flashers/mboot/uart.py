@@ -86,10 +86,10 @@ class MbootUartFlasher(SerialBootloader, MbootMemory):
         return self._client.sync(FOUND_SECONDS)
 
     def _find(self, deadline: Deadline) -> Identity | None:
-        return self._asked() if self._client.sync(FOUND_SECONDS) else None
+        return self.ask() if self._client.sync(FOUND_SECONDS) else None
 
     def _identify(self) -> Identity:
-        return self._asked()
+        return self.ask()
 
     def _accept(self, identity: Identity) -> None:
         self._judged(identity)

@@ -530,6 +530,7 @@ def mboot_answer(data: bytes) -> None:
     assert len(mboot_codec.answer(data).values) < 255
 
 
+@reader(PartError)
 def xcp_answers(data: bytes) -> None:
     """What a slave answers to CONNECT and PROGRAM_START, and to what it is asked then."""
     xcp_codec.slave_id(data)

@@ -24,7 +24,7 @@ from .one_part import OnePart
 
 pytestmark = pytest.mark.simulated_time
 SERIAL = [family for family in FAMILIES if family.kind == "serial"]
-SILENT = {"stm32-uart", "stk500v1", "stk500v2", "xmodem", "ymodem"}
+SILENT = {"mboot-uart", "openblt-uart", "stm32-uart", "stk500v1", "stk500v2", "xmodem", "ymodem"}
 """Those that nothing is heard of then; the others answer from their bootloaders, or run their old application."""
 
 
