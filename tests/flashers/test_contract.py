@@ -206,7 +206,7 @@ class TestOpenBltCan(MemoryContract):
         },
     }
     emulated = {"part": "openblt-f103", "secret": "5a5a"}
-    sizes = Sizes(1000, 9000, 500)
+    sizes = Sizes(1000, 2600, 500)
 
     def by_hand(self, device: EmulatedDevice) -> None:
         """OpenBLT's checksum covers the vectors alone: it starts an image in which another byte is wrong."""
