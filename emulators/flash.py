@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Self
 
 from ..transports import private_files
 from .supply import PowerLost, Supply
@@ -35,6 +35,19 @@ class NorFlash:
     they are kept in memory. `strict`: programming over programmed bits is refused; without it bits are cleared as the
     cells do (NOR flash without an ECC).
     """
+
+    @classmethod
+    def of_part(cls, part: Mapping[str, Any], supply: Supply, path: Path | None) -> Self:
+        """As a table of a family's parts.toml has it; `sectors` are [count, bytes]."""
+        return cls(
+            part["base"],
+            [(count, size) for count, size in part["sectors"]],
+            supply,
+            program_unit=part["program_unit"],
+            program_seconds=part["program_seconds"],
+            erase_seconds=lambda size: float(part["erase_seconds"]),
+            path=path,
+        )
 
     def __init__(
         self,

@@ -52,15 +52,7 @@ class CanopenDevice(CanDevice):
         self.name = spec.name
         self.supply = Supply()
         fresh = spec.is_new
-        self.flash = NorFlash(
-            part["base"],
-            [(count, size) for count, size in part["sectors"]],
-            self.supply,
-            program_unit=part["program_unit"],
-            program_seconds=part["program_seconds"],
-            erase_seconds=lambda size: float(part["erase_seconds"]),
-            path=spec.flash_path,
-        )
+        self.flash = NorFlash.of_part(part, self.supply, spec.flash_path)
         factory_content(spec, self.flash, fresh=fresh)
         self.node = CanopenNode(
             spec.name,

@@ -19,7 +19,7 @@ from ..flash import NorFlash
 from ..keys import Table
 from ..supply import Supply
 from .loader import Loader
-from .parts import flash_of, parts, started
+from .parts import parts, started
 
 ADMIN, ADMIN_ANSWER = 0x3F0, 0x3F1
 QUERY, KLIPPER_SET, REBOOT, KATAPULT_SET, KATAPULT_CLEAR, NEED_NODE_ID = 0x00, 0x01, 0x02, 0x11, 0x12, 0x20
@@ -142,7 +142,7 @@ class KatapultCanDevice(CanDevice):
         self.supply = Supply()
         self.part = part
         fresh = spec.is_new
-        self.flash = flash_of(part, spec, self.supply)
+        self.flash = NorFlash.of_part(part, self.supply, spec.flash_path)
         factory_content(spec, self.flash, fresh=fresh, start=part["start"])
         self.node = KatapultNode(
             spec.name, part, self.supply, wire, self.flash, uuid, Question.of(spec), pace=spec.pace

@@ -9,26 +9,12 @@ from typing import Any
 
 from .. import application
 from ..application import Application
-from ..device import DeviceSpec
 from ..flash import NorFlash
-from ..supply import Supply
 
 
 @cache
 def parts() -> dict[str, dict[str, Any]]:
     return tomllib.loads((files(__package__) / "parts.toml").read_text(encoding="utf-8"))
-
-
-def flash_of(part: dict[str, Any], spec: DeviceSpec, supply: Supply) -> NorFlash:
-    return NorFlash(
-        part["base"],
-        [(count, size) for count, size in part["sectors"]],
-        supply,
-        program_unit=part["program_unit"],
-        program_seconds=part["program_seconds"],
-        erase_seconds=lambda size: float(part["erase_seconds"]),
-        path=spec.flash_path,
-    )
 
 
 def started(flash: NorFlash, start: int) -> Application | None:

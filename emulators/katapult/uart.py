@@ -23,7 +23,7 @@ from ..serial.line import Line
 from ..serial.wire import UartWire
 from ..supply import Supply
 from .loader import Loader
-from .parts import flash_of, parts, started
+from .parts import parts, started
 
 KLIPPER_TEXT = b"~ \x1c Request Serial Bootloader!! ~"
 COMPLETE_SECONDS = 0.1
@@ -76,11 +76,7 @@ class KatapultBoard(UartBoard):
             return
         self._uart.line = self._sensor.line
         self._enter(Stage.APPLICATION)
-        question, heard = self._sensor.question, b""
-        while not heard.endswith(KLIPPER_TEXT):
-            heard = (heard + self.receive(1))[-200:]
-            if question and heard.endswith(question) and found.version:
-                self.send(self._sensor.answer(found.version))
+        self._answers_until(KLIPPER_TEXT, found)
         self.wanted = True
         self.reset_itself()
 
@@ -118,7 +114,7 @@ class KatapultUartDevice(UartDevice):
         sensor = settings.sensor(spec.version)
         line = Line(settings.baudrate)
         self.board = KatapultBoard(spec.name, self.supply, wire, sensor, self.part, line, pace=spec.pace)
-        self.flash = self.board.flash = flash_of(self.part, spec, self.supply)
+        self.flash = self.board.flash = NorFlash.of_part(self.part, self.supply, spec.flash_path)
         self.flash.busy = self.board.work
         factory_content(spec, self.flash, fresh=fresh, start=self.application_start)
         self.board.start()

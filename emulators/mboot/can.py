@@ -22,7 +22,7 @@ from ..keys import Range, Table
 from ..serial.board import Silence
 from ..supply import Supply
 from .loader import Loader
-from .parts import flash_of, parts, unique_of
+from .parts import parts, unique_of
 
 FRAME = 8
 RESET_SECONDS = 0.02
@@ -146,7 +146,7 @@ class MbootCanDevice(CanDevice):
         self.name = spec.name
         self.supply = Supply()
         fresh = spec.is_new
-        self.flash = flash_of(self.part, spec, self.supply)
+        self.flash = NorFlash.of_part(self.part, self.supply, spec.flash_path)
         factory_content(spec, self.flash, fresh=fresh, start=self.application_start)
         self.node = MbootNode(
             spec.name,

@@ -23,7 +23,7 @@ from ..serial.keys import BootPinKeys
 from ..serial.wire import UartWire
 from ..supply import Supply
 from .loader import BYTE_SECONDS, START, Loader
-from .parts import flash_of, parts, unique_of
+from .parts import parts, unique_of
 
 
 class MbootBoard(BootPinBoard):
@@ -109,11 +109,7 @@ class MbootBoard(BootPinBoard):
         self._uart.measuring = False
         self._uart.line = self._sensor.line
         self._enter(Stage.APPLICATION)
-        question, heard = self._sensor.question, b""
-        while not self._text or not heard.endswith(self._text):
-            heard = (heard + self.receive(1))[-200:]
-            if question and heard.endswith(question) and found.version:
-                self.send(self._sensor.answer(found.version))
+        self._answers_until(self._text, found)
         self.wanted = True
         self.reset_itself()
 
@@ -170,7 +166,7 @@ class MbootUartDevice(UartDevice):
             byte_seconds=settings.byte_timeout,
             pace=spec.pace,
         )
-        self.flash = self.board.flash = flash_of(self.part, spec, self.supply)
+        self.flash = self.board.flash = NorFlash.of_part(self.part, self.supply, spec.flash_path)
         self.flash.busy = self.board.work
         factory_content(spec, self.flash, fresh=fresh, start=self.application_start)
         self.board.start()

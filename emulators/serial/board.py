@@ -92,6 +92,14 @@ class UartBoard(Board):
             if heard == question:
                 self.send(answer)
 
+    def _answers_until(self, called_by: bytes, found: Application) -> None:
+        """Answers the question until the text comes that starts the bootloader; b"": for ever."""
+        question, heard = self._sensor.question, b""
+        while not called_by or not heard.endswith(called_by):
+            heard = (heard + self.receive(1))[-200:]
+            if question and heard.endswith(question) and found.version:
+                self.send(self._sensor.answer(found.version))
+
     def powered_off(self) -> None:
         self._enter(Stage.OFF)
         self.running = None

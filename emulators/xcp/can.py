@@ -18,7 +18,7 @@ from ..device import DeviceSpec, factory_content
 from ..flash import NorFlash
 from ..keys import Range, Table
 from ..supply import Supply
-from .parts import firmware, flash_of, memory_of, parts, started
+from .parts import firmware, memory_of, parts, started
 from .slave import OpenBltMemory, Slave
 
 BACK_DOOR_SECONDS = 0.5
@@ -142,7 +142,7 @@ class XcpCanDevice(CanDevice):
         self.supply = Supply()
         self.part = part = parts()[settings.part]
         fresh = spec.is_new
-        self.flash = flash_of(part, spec, self.supply)
+        self.flash = NorFlash.of_part(part, self.supply, spec.flash_path)
         factory_content(spec, self.flash, fresh=fresh)
         ids = (
             int(spec.address.get("request", settings.request)),

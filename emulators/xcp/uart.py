@@ -20,7 +20,7 @@ from ..serial.keys import UartKeys
 from ..serial.line import Line
 from ..serial.wire import UartWire
 from ..supply import Supply
-from .parts import firmware, flash_of, parts, started
+from .parts import firmware, parts, started
 from .slave import OpenBltMemory, Slave
 
 BACK_DOOR_SECONDS = 0.05
@@ -77,11 +77,7 @@ class XcpBoard(UartBoard):
             return
         self._uart.line = self._sensor.line
         self._enter(Stage.APPLICATION)
-        connect, question, heard = self._framed(b"\xff\x00"), self._sensor.question, b""
-        while not heard.endswith(connect):
-            heard = (heard + self.receive(1))[-200:]
-            if question and heard.endswith(question) and found.version:
-                self.send(self._sensor.answer(found.version))
+        self._answers_until(self._framed(b"\xff\x00"), found)
         self.reset_itself()
 
     def _wait_for_connect(self, slave: Slave, memory: OpenBltMemory) -> None:
@@ -153,7 +149,7 @@ class XcpUartDevice(UartDevice):
             sums=settings.checksum,
             pace=spec.pace,
         )
-        self.flash = self.board.flash = flash_of(self.part, spec, self.supply)
+        self.flash = self.board.flash = NorFlash.of_part(self.part, self.supply, spec.flash_path)
         self.flash.busy = self.board.work
         factory_content(spec, self.flash, fresh=fresh)
         self.board.start()

@@ -80,12 +80,7 @@ class XymodemBoard(BootPinBoard):
         self.running = found
         self._uart.line = self._sensor.line
         self._enter(Stage.APPLICATION)
-        question = self._sensor.question
-        heard = b""
-        while not heard.endswith(self._called_by):
-            heard = (heard + self.receive(1))[-200:]
-            if question and heard.endswith(question):
-                self.send(self._sensor.answer(found.version))
+        self._answers_until(self._called_by, found)
         self.running = None
 
 

@@ -14,9 +14,10 @@ import can
 import pytest
 from proxyflash.emulators.can.wire import CanNode, CanWire
 from proxyflash.emulators.device import BadDevice, DeviceSpec
+from proxyflash.emulators.flash import NorFlash
 from proxyflash.emulators.supply import Supply
 from proxyflash.emulators.xcp.can import XcpCanDevice
-from proxyflash.emulators.xcp.parts import flash_of, memory_of, parts
+from proxyflash.emulators.xcp.parts import memory_of, parts
 from proxyflash.emulators.xcp.slave import Slave, checksum
 from proxyflash.transports import clock
 
@@ -72,7 +73,7 @@ def opened(folder: Path, part: str, **settings: Any) -> Iterator[Bus]:
 
 def slave(part: str, secret: bytes = b"", **more: Any) -> tuple[Slave, Any]:
     row = parts()[part] | more
-    flash = flash_of(row, DeviceSpec("part"), Supply())
+    flash = NorFlash.of_part(row, Supply(), None)
     made = Slave(row, memory_of(row, flash), secret)
     asked(made, "ff00")
     return made, flash
